@@ -1,0 +1,251 @@
+"""The detector on real letters, end to end: YOLO folder in, AP50 on held-out pages and ms a page out.
+
+    python benchmarks/detector_real.py --data ../shared/data/tobacco800-signatures --output runs/detector_real
+
+Steps, each kept and reused when the command is repeated: split the pages by document (train, and a
+fifth held out), synthesise pages, pre-train on them, fine-tune on the real training pages, export to
+ONNX, run the held-out pages through the SDK. The held-out pages choose nothing: the last checkpoint is
+measured, once. Prints AP and AP50 (COCO, one class), ms a page of the SDK, and writes the worst pages
+with true (green) and found (red) boxes to OUTPUT/worst.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import pathlib
+import platform
+import subprocess
+import sys
+import time
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+# Boxes under this score are not drawn; AP uses all of them.
+SHOWN_SCORE = 0.3
+
+
+def main() -> None:
+    """Runs what is not there yet, then measures."""
+    arguments = parse_arguments()
+    output = arguments.output
+    output.mkdir(parents=True, exist_ok=True)
+    prepare_data(arguments)
+    pretrained = arguments.pretrained or train(
+        output / "synthetic",
+        output / "pages",
+        arguments,
+        epochs=arguments.synthetic_epochs,
+        rate=0.002,
+    )
+    tuned = train(
+        output / "real",
+        output / "letters",
+        arguments,
+        epochs=arguments.real_epochs,
+        rate=0.001,
+        initial=pretrained,
+    )
+    onnx = tuned / "detector.onnx"
+    if not onnx.exists():
+        call("export", "onnx", f"--model_dir={tuned}", "--checkpoint=last", f"--output={onnx}")
+    pages, detections, milliseconds = detect(onnx, output / "letters" / "eval*")
+    scores = average_precision(pages, detections)
+    draw_worst(pages, detections, output / "worst.png")
+    figures = {
+        "AP": scores[0],
+        "AP50": scores[1],
+        "pages": len(pages),
+        "boxes": sum(len(page.boxes) for page in pages),
+        "ms_median": float(np.median(milliseconds)),
+        "ms_90th": float(np.percentile(milliseconds, 90)),
+        "onnx_megabytes": onnx.stat().st_size / 1e6,
+        "processor": processor(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    (output / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+    for key, value in figures.items():
+        print(f"{key:15} {value:.3f}" if isinstance(value, float) else f"{key:15} {value}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line's values."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=pathlib.Path, required=True, help="YOLO folder with images/ and labels/"
+    )
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/detector_real"))
+    parser.add_argument("--config", default="configs/detector/cpu.yaml")
+    parser.add_argument("--override", default="{}", help="YAML that wins over the config, for both trainings")
+    parser.add_argument("--synthetic_pages", type=int, default=3000)
+    parser.add_argument("--synthetic_epochs", type=float, default=4.0)
+    parser.add_argument("--real_epochs", type=float, default=30.0)
+    parser.add_argument(
+        "--pretrained", type=pathlib.Path, help="model_dir to fine-tune instead of pre-training here"
+    )
+    parser.add_argument("--seed", type=int, default=11)
+    return parser.parse_args()
+
+
+def call(module: str, *arguments: str) -> None:
+    """Runs one of the project's commands; its failure ends the benchmark."""
+    subprocess.run([sys.executable, "-W", "ignore", "-m", module, *arguments], cwd=ROOT, check=True)
+
+
+def prepare_data(arguments: argparse.Namespace) -> None:
+    """The real pages split by document, and the synthetic ones."""
+    output = arguments.output.resolve()
+    if not (output / "letters").exists():
+        call(
+            *("training.data", "convert", "yolo", f"--input={arguments.data.resolve()}"),
+            *("--names=signature", f"--output={output / 'letters'}"),
+            *("--eval_fraction=0.2", f"--seed={arguments.seed}", "--shards=1"),
+        )
+    if arguments.pretrained is None and not (output / "pages").exists():
+        call(
+            *("training.data", "synthesize", "pages", f"--output={output / 'pages'}"),
+            *(f"--count={arguments.synthetic_pages}", "--eval_count=100", f"--seed={arguments.seed}"),
+        )
+
+
+def train(
+    model_dir: pathlib.Path,
+    data: pathlib.Path,
+    arguments: argparse.Namespace,
+    epochs: float,
+    rate: float,
+    initial: pathlib.Path | None = None,
+) -> pathlib.Path:
+    """Trains to the end, or continues; returns the model_dir."""
+    import yaml
+
+    sections = {
+        "task": {
+            "train_data": {"input_path": f"{data.resolve()}/train*"},
+            "validation_data": {"input_path": f"{data.resolve()}/eval*"},
+        },
+        "schedule": {"epochs": epochs, "learning_rate": rate, "evaluations": 1},
+        "seed": arguments.seed,
+    }
+    if initial is not None:
+        sections["task"]["init_checkpoint"] = str(initial.resolve())
+        sections["task"]["init_checkpoint_modules"] = "all"
+    model_dir = model_dir.resolve()
+    model_dir.mkdir(parents=True, exist_ok=True)
+    override = model_dir / "override.yaml"
+    override.write_text(yaml.safe_dump(sections))
+    call(
+        *("training.train", "--experiment=retinanet_signverod", "--mode=train"),
+        *(f"--model_dir={model_dir}", f"--config_file={arguments.config}", f"--config_file={override}"),
+        f"--params_override={arguments.override}",
+    )
+    return model_dir
+
+
+def detect(onnx: pathlib.Path, pattern: pathlib.Path) -> tuple[list, list, list[float]]:
+    """Every held-out page through the SDK: pages, detections, milliseconds each."""
+    from signver.detector import Detector
+    from training.data.tfrecord import read_pages
+
+    detector = Detector()
+    detector.load(str(onnx))
+    pages = list(read_pages(str(pattern)))
+    images = [np.asarray(Image.open(io.BytesIO(page.image)).convert("RGB")) for page in pages]
+    detector.detect(images[0])
+    detections, milliseconds = [], []
+    for image in images:
+        start = time.perf_counter()
+        boxes, scores, classes, _ = detector.detect(image)
+        milliseconds.append(1000 * (time.perf_counter() - start))
+        signature = np.asarray(classes) == 1
+        detections.append((np.asarray(boxes)[signature], np.asarray(scores)[signature]))
+    return pages, detections, milliseconds
+
+
+def average_precision(pages: list, detections: list) -> tuple[float, float]:
+    """COCO's AP and AP50 of one class, by pycocotools, in pixels of a 1000² page."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    truth: dict = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "signature"}]}
+    found = []
+    for number, (page, (boxes, scores)) in enumerate(zip(pages, detections, strict=True), start=1):
+        truth["images"].append({"id": number})
+        for box in page.boxes:
+            row = as_coco([box.ymin, box.xmin, box.ymax, box.xmax])
+            identity = len(truth["annotations"]) + 1
+            truth["annotations"].append(
+                {"id": identity, "image_id": number, "category_id": 1, "iscrowd": 0, **row}
+            )
+        for box, score in zip(boxes, scores, strict=True):
+            found.append({"image_id": number, "category_id": 1, "score": float(score), **as_coco(box)})
+    coco = COCO()
+    coco.dataset = truth
+    coco.createIndex()
+    evaluation = COCOeval(coco, coco.loadRes(found), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return float(evaluation.stats[0]), float(evaluation.stats[1])
+
+
+def as_coco(box: list[float]) -> dict:
+    """A normalised [ymin, xmin, ymax, xmax] box as COCO's bbox and area."""
+    ymin, xmin, ymax, xmax = (1000 * float(value) for value in box)
+    return {"bbox": [xmin, ymin, xmax - xmin, ymax - ymin], "area": (xmax - xmin) * (ymax - ymin)}
+
+
+def page_errors(page, boxes: np.ndarray, scores: np.ndarray) -> int:
+    """Missed boxes plus false ones at the shown score, by IoU 0.5."""
+    kept = [box for box, score in zip(boxes, scores, strict=True) if score >= SHOWN_SCORE]
+    true = [(box.ymin, box.xmin, box.ymax, box.xmax) for box in page.boxes]
+    missed = sum(all(overlap(a, b) < 0.5 for b in kept) for a in true)
+    return missed + sum(all(overlap(a, b) < 0.5 for b in true) for a in kept)
+
+
+def overlap(a, b) -> float:
+    """Intersection over union of two normalised boxes."""
+    height, width = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    common = max(0.0, height) * max(0.0, width)
+    return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
+
+
+def draw_worst(pages: list, detections: list, target: pathlib.Path, count: int = 12, side: int = 480) -> None:
+    """A contact sheet of the pages with the most errors."""
+    order = sorted(range(len(pages)), key=lambda i: -page_errors(pages[i], *detections[i]))[:count]
+    sheet = Image.new("RGB", (4 * side, -(-len(order) // 4) * side), "white")
+    for place, number in enumerate(order):
+        image = Image.open(io.BytesIO(pages[number].image)).convert("RGB").resize((side, side))
+        draw = ImageDraw.Draw(image)
+        for box in pages[number].boxes:
+            draw.rectangle(
+                [box.xmin * side, box.ymin * side, box.xmax * side, box.ymax * side], outline="green", width=2
+            )
+        for (ymin, xmin, ymax, xmax), score in zip(*detections[number], strict=True):
+            if score >= SHOWN_SCORE:
+                draw.rectangle([xmin * side, ymin * side, xmax * side, ymax * side], outline="red", width=2)
+                draw.text((xmin * side, ymin * side - 12), f"{score:.2f}", fill="red")
+        sheet.paste(image, (place % 4 * side, place // 4 * side))
+    sheet.save(target)
+
+
+def processor() -> str:
+    """Name of the processor and the number of cores that this process may use."""
+    import os
+
+    text = pathlib.Path("/proc/cpuinfo").read_text() if pathlib.Path("/proc/cpuinfo").exists() else ""
+    name = next(
+        (line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")),
+        platform.machine(),
+    )
+    return f"{name}, {len(os.sched_getaffinity(0))} cores"
+
+
+if __name__ == "__main__":
+    main()

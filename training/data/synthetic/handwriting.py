@@ -1,0 +1,393 @@
+"""Handwriting as movement: signatures, initials, dates and notes from a kinematic model.
+
+Every pen movement is a sum of strokes whose speed over time is a lognormal bell and whose direction
+turns along the bell (the sigma-lognormal model): Plamondon, "A kinematic theory of rapid human
+movements" (Biological Cybernetics, 1995); O'Reilly and Plamondon, "Development of a Sigma-Lognormal
+representation for on-line signatures" (Pattern Recognition, 2009). Signatures synthesised with it were
+shown to behave like real ones by Ferrer, Diaz-Cabrera and Morales, "Static signature synthesis: a
+neuromotor inspired approach" (IEEE TPAMI, 2015).
+
+A writer owns a plan (the targets the hand aims at) and traits (slant, overlap of strokes, pen). Each
+specimen executes the plan anew: targets, angles and timing vary a little, as a hand does. A forger
+executes somebody else's plan slowly: strokes overlap less, proportions slip, the hand trembles.
+
+Lengths are in units of the height of a lower-case letter; x runs right, y runs down, 0 on the baseline.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import cv2
+import numpy as np
+from scipy.special import erf
+
+# Samples a second: twice the 100 Hz of the tablets on which the model was fitted.
+_RATE = 200.0
+# Time constant of a lognormal stroke; exp(_MU) seconds is its median duration.
+_MU = -1.9
+
+
+@dataclasses.dataclass(frozen=True)
+class Stroke:
+    """One aimed movement.
+
+    Attributes:
+      target: where it ends, (x, y).
+      turn: angle in radians by which the direction turns from start to end; 0 is a straight line.
+      pen_down: whether it leaves ink.
+    """
+
+    target: tuple[float, float]
+    turn: float
+    pen_down: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Trajectory:
+    """An executed movement, sampled at 200 Hz.
+
+    Attributes:
+      points: float64 [n, 2], x and y.
+      speed: float64 [n], units a second; a sum of lognormal bells.
+      pen_down: bool [n].
+    """
+
+    points: np.ndarray
+    speed: np.ndarray
+    pen_down: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Hand:
+    """Traits of a hand.
+
+    Attributes:
+      slant: horizontal shift per unit of height.
+      pace: seconds between the starts of two strokes; small is fluent, large is drawn.
+      sigma: width of the lognormal bell, in log seconds.
+      wobble: standard deviation of a target from one execution to the next, in letter heights.
+      tremor: amplitude of the 8 to 12 Hz shake, in letter heights.
+      stretch: width of letters against their height.
+      width: pen width, in letter heights.
+      pressure: how much slow movements thicken the line.
+    """
+
+    slant: float
+    pace: float
+    sigma: float
+    wobble: float
+    tremor: float
+    stretch: float
+    width: float
+    pressure: float
+
+
+class Writer:
+    """A person who signs: the same seed gives the same hand, signature plan and initials plan."""
+
+    def __init__(self, seed: int):
+        rng = np.random.default_rng([0x5165, seed])
+        self.hand = Hand(
+            slant=rng.normal(0.35, 0.25),
+            pace=rng.uniform(0.055, 0.10),
+            sigma=rng.uniform(0.22, 0.36),
+            wobble=rng.uniform(0.03, 0.09),
+            tremor=0.0,
+            stretch=float(np.exp(rng.normal(0.15, 0.3))),
+            width=rng.uniform(0.06, 0.17),
+            pressure=rng.uniform(0.1, 0.6),
+        )
+        self.plan = signature_plan(rng, self.hand.stretch)
+        self.initials_plan = initials_plan(rng, self.hand.stretch)
+
+    def signature(self, rng: np.random.Generator) -> Trajectory:
+        """One genuine signature."""
+        return execute(self.plan, self.hand, rng)
+
+    def initials(self, rng: np.random.Generator) -> Trajectory:
+        """One genuine set of initials."""
+        return execute(self.initials_plan, self.hand, rng)
+
+    def forge(self, other: Writer, rng: np.random.Generator) -> Trajectory:
+        """A skilled forgery: the other's plan, seen and copied by this hand, slowly and with care."""
+        mine, theirs = self.hand, other.hand
+        hand = dataclasses.replace(
+            theirs,
+            slant=theirs.slant + 0.3 * (mine.slant - theirs.slant) + rng.normal(0, 0.05),
+            stretch=theirs.stretch,
+            pace=theirs.pace * rng.uniform(1.2, 1.9),
+            sigma=0.8 * theirs.sigma,
+            wobble=theirs.wobble * rng.uniform(1.3, 2.2),
+            tremor=rng.uniform(0.01, 0.05),
+            width=mine.width,
+            pressure=mine.pressure,
+        )
+        grow = np.exp(rng.normal(0, 0.12, size=2))
+        plan = [dataclasses.replace(s, target=(s.target[0] * grow[0], s.target[1] * grow[1])) for s in other.plan]
+        return execute(plan, hand, rng)
+
+    def write(self, text: str, rng: np.random.Generator) -> Trajectory:
+        """Digits, `/`, `-`, `.` and spaces as written by this hand; letters become cursive words."""
+        strokes: list[Stroke] = []
+        x = 0.0
+        for character in text:
+            if character in GLYPHS:
+                strokes += _glyph(character, x, self.hand.stretch)
+                x += GLYPH_ADVANCE[character] * self.hand.stretch * rng.uniform(0.9, 1.15)
+            elif character.isspace():
+                x += rng.uniform(0.8, 1.4) * self.hand.stretch
+            else:
+                body, x = _letters(rng, x, 1, self.hand.stretch, 1.0, capital=character.isupper())
+                strokes += body
+        return execute(strokes, dataclasses.replace(self.hand, wobble=0.7 * self.hand.wobble), rng)
+
+
+def execute(plan: list[Stroke], hand: Hand, rng: np.random.Generator) -> Trajectory:
+    """Moves the pen along a plan: the vector sum of one lognormal stroke per target.
+
+    Overlapping strokes cut corners and make loops round, as in fluent writing; strokes that hardly
+    overlap stop at every target, as in careful drawing.
+    """
+    count = len(plan)
+    targets = np.array([stroke.target for stroke in plan]) + rng.normal(0, hand.wobble, (count, 2))
+    targets[:, 0] -= hand.slant * targets[:, 1]
+    turns = np.array([stroke.turn for stroke in plan]) + rng.normal(0, 0.12, count)
+    turns = np.where(np.abs(turns) < 1e-2, 1e-2, turns)
+    chords = np.diff(np.vstack([[0.0, 0.0], targets]), axis=0)
+    lengths = np.maximum(np.hypot(*chords.T), 1e-3)
+    # A longer stroke takes longer, though far less than in proportion (isochrony).
+    intervals = hand.pace * np.clip(lengths, 0.3, 20) ** 0.3 * np.exp(rng.normal(0, 0.08, count))
+    starts = np.cumsum(intervals) - intervals[0]
+    middle = np.arctan2(chords[:, 1], chords[:, 0])
+    arcs = lengths * (turns / 2) / np.sin(turns / 2)
+    times = np.arange(0, starts[-1] + 0.5, 1 / _RATE)
+    progress, bells = lognormal(times, starts, _MU, hand.sigma)
+    angles = middle - turns / 2 + turns * progress
+    start_angles = middle - turns / 2
+    x = (arcs / turns * (np.sin(angles) - np.sin(start_angles))).sum(axis=1)
+    y = (arcs / turns * (np.cos(start_angles) - np.cos(angles))).sum(axis=1)
+    velocity_x = (arcs * bells * np.cos(angles)).sum(axis=1)
+    velocity_y = (arcs * bells * np.sin(angles)).sum(axis=1)
+    points = np.stack([x, y], axis=1)
+    if hand.tremor:
+        points = points + tremor(times, hand.tremor, rng)
+    # The stroke that is at its peak owns the moment.
+    owner = np.clip(np.searchsorted(starts + math.exp(_MU) * 0.75, times, side="right") - 1, 0, count - 1)
+    pen_down = np.array([stroke.pen_down for stroke in plan])[owner]
+    return Trajectory(points, np.hypot(velocity_x, velocity_y), pen_down)
+
+
+def lognormal(times: np.ndarray, starts: np.ndarray, mu: float, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Share of each stroke done, and its speed as a share of its length, both float64 [times, strokes]."""
+    elapsed = np.maximum(times[:, None] - starts[None], 1e-9)
+    deviation = (np.log(elapsed) - mu) / sigma
+    progress = 0.5 * (1 + erf(deviation / math.sqrt(2)))
+    bells = np.exp(-0.5 * deviation**2) / (elapsed * sigma * math.sqrt(2 * math.pi))
+    return progress, bells
+
+
+def tremor(times: np.ndarray, amplitude: float, rng: np.random.Generator) -> np.ndarray:
+    """A shake of 8 to 12 Hz, the band of physiological tremor; float64 [times, 2]."""
+    frequencies = rng.uniform(8, 12, (3, 1, 2))
+    phases = rng.uniform(0, 2 * math.pi, (3, 1, 2))
+    return amplitude * np.sin(2 * math.pi * frequencies * times[None, :, None] + phases).mean(axis=0)
+
+
+def signature_plan(rng: np.random.Generator, stretch: float) -> list[Stroke]:
+    """What a person means to write: capitals, a body that decays, perhaps a second name and a flourish."""
+    strokes: list[Stroke] = []
+    x = 0.0
+    legibility = rng.uniform(0.15, 1.0)
+    names = int(rng.choice([1, 2, 3], p=[0.35, 0.5, 0.15]))
+    for name in range(names):
+        letters = int(rng.integers(2, 9))
+        capital = name == 0 or rng.random() < 0.8
+        middle_initial = names == 3 and name == 1
+        body, x = _letters(rng, x, 1 if middle_initial else letters, stretch, legibility, capital)
+        strokes += body
+        x += rng.uniform(0.1, 0.9) * stretch
+        if name + 1 < names and rng.random() < 0.7:
+            strokes.append(Stroke((x, -rng.uniform(0, 2)), 0.2, pen_down=False))
+    strokes += _flourish(rng, x, strokes[-1].target[1])
+    return strokes
+
+
+def initials_plan(rng: np.random.Generator, stretch: float) -> list[Stroke]:
+    """Two or three capitals run together, often circled off with a tail."""
+    strokes: list[Stroke] = []
+    x = 0.0
+    for _ in range(int(rng.integers(1, 4))):
+        body, x = _capital(rng, x, stretch)
+        strokes += body
+        x -= rng.uniform(0, 0.5) * stretch
+        if rng.random() < 0.3:
+            strokes.append(Stroke((x, -rng.uniform(1, 2)), 0.1, pen_down=False))
+    if rng.random() < 0.4:
+        strokes.append(Stroke((x + rng.uniform(0.5, 2.5), rng.uniform(-1.0, 0.6)), rng.normal(0, 1)))
+    return strokes
+
+
+def _letters(
+    rng: np.random.Generator, x: float, count: int, stretch: float, legibility: float, capital: bool
+) -> tuple[list[Stroke], float]:
+    """A run of joined letters; heights decay and widths grow where the writer does not care to be read."""
+    strokes: list[Stroke] = []
+    if capital:
+        strokes, x = _capital(rng, x, stretch)
+        count -= 1
+    marks: list[Stroke] = []
+    for number in range(max(count, 0)):
+        decay = legibility + (1 - legibility) * math.exp(-0.5 * number)
+        kind = rng.choice(["x", "tall", "low", "round"], p=[0.5, 0.2, 0.12, 0.18])
+        top = {"x": 1.0, "tall": rng.uniform(1.8, 2.8), "low": 1.0, "round": 1.0}[kind] * decay
+        width = stretch * rng.uniform(0.35, 0.75) * (2.0 - decay)
+        if kind == "round":
+            strokes += [Stroke((x + 0.9 * width, -top), -1.2), Stroke((x, -0.5 * top), -1.6)]
+            strokes += [Stroke((x + 0.5 * width, 0.0), -1.6), Stroke((x + width, -top), -1.0)]
+        else:
+            strokes.append(Stroke((x + 0.6 * width, -top), -rng.uniform(0.2, 1.3)))
+        bottom = rng.uniform(0.9, 1.9) * decay if kind == "low" else rng.normal(0, 0.08)
+        strokes.append(Stroke((x + (0.35 if kind == "low" else 0.75) * width, bottom), -rng.uniform(0.0, 1.0)))
+        if kind == "low":
+            strokes.append(Stroke((x + width, -0.3), -1.5))
+        if rng.random() < 0.12 * legibility:
+            dot = x + 0.7 * width
+            marks += [Stroke((dot, -2.1), 0.1, pen_down=False), Stroke((dot + rng.uniform(0.1, 1.2), -2.15), 0.1)]
+        x += width
+    if marks:
+        strokes += [*marks, Stroke((x, -0.2), 0.3, pen_down=False)]
+    return strokes, x
+
+
+def _capital(rng: np.random.Generator, x: float, stretch: float) -> tuple[list[Stroke], float]:
+    """A large opening letter: a stem, a bowl, an oval, a zigzag or a looped stem."""
+    height = rng.uniform(2.0, 4.2)
+    width = stretch * rng.uniform(0.8, 2.2)
+    drop = rng.uniform(-0.1, 0.6)
+    start = Stroke((x + rng.uniform(0, 0.4) * width, -height * rng.uniform(0.6, 1.0)), 0.1, pen_down=False)
+    side = float(rng.choice([-1.0, 1.0]))
+    kinds = {
+        "stem": [Stroke((x, drop), 0.2 * side), Stroke((x + width, -height), -1.0), Stroke((x + width, 0.0), 0.4)],
+        "bowl": [
+            Stroke((x, drop), 0.2),
+            Stroke((x + 0.2 * width, -height), -0.6),
+            Stroke((x + width, -0.7 * height), 1.6),
+            Stroke((x + 0.3 * width, -0.4 * height), 1.6),
+            Stroke((x + width, 0.0), 0.3),
+        ],
+        "oval": [
+            Stroke((x, -0.5 * height), -1.6),
+            Stroke((x + 0.5 * width, drop), -1.5),
+            Stroke((x + width, -0.5 * height), -1.6),
+            Stroke((x + 0.4 * width, -height), -1.6),
+            Stroke((x + width, -0.2 * height), 1.0 * side),
+        ],
+        "zigzag": [
+            Stroke((x, drop), 0.1),
+            Stroke((x + 0.4 * width, -height), 0.1),
+            Stroke((x + 0.55 * width, drop), 0.1),
+            Stroke((x + width, -height), 0.2),
+            Stroke((x + width, drop), 0.3),
+        ],
+        "loop": [
+            Stroke((x + 0.2 * width, drop + 0.6), 0.3),
+            Stroke((x - 0.4 * width, 0.0), 2.2),
+            Stroke((x + 0.8 * width, -0.9 * height), -0.8),
+            Stroke((x + 0.5 * width, -0.4 * height), -2.0),
+            Stroke((x + width, 0.0), 0.8),
+        ],
+    }
+    return [start, *kinds[str(rng.choice(list(kinds)))]], x + width
+
+
+def _flourish(rng: np.random.Generator, x: float, y: float) -> list[Stroke]:
+    """What ends a signature: nothing, a long tail, an underline drawn back, a paraph of loops."""
+    kind = rng.choice(["none", "tail", "underline", "loops", "cross"], p=[0.35, 0.3, 0.15, 0.1, 0.1])
+    if kind == "tail":
+        return [Stroke((x + rng.uniform(1, 5), rng.uniform(-2.0, 1.5)), rng.normal(0, 0.5))]
+    if kind == "underline":
+        depth = rng.uniform(0.5, 1.6)
+        return [
+            Stroke((x + rng.uniform(0.2, 1.0), depth), 1.8),
+            Stroke((x * rng.uniform(0.0, 0.5), depth * rng.uniform(0.8, 1.4)), rng.normal(0, 0.2)),
+            *([Stroke((x, depth + rng.uniform(0.1, 0.8)), 2.6)] if rng.random() < 0.5 else []),
+        ]
+    if kind == "loops":
+        radius = rng.uniform(0.6, 1.6)
+        strokes = []
+        for turn in range(int(rng.integers(2, 5))):
+            along = x - turn * radius * 0.7
+            strokes += [Stroke((along + radius, y - radius), -1.7), Stroke((along - radius, y + 0.3), -1.7)]
+        return [*strokes, Stroke((x + 3 * radius, y + radius), -1.2)]
+    if kind == "cross":
+        left = x * rng.uniform(0.2, 0.6)
+        return [Stroke((left, -rng.uniform(1, 2.4)), 0.1, pen_down=False), Stroke((x, -rng.uniform(1, 2.4)), 0.15)]
+    return []
+
+
+# Skeletons of digits and signs in a box of width 1 and height 2, y up from the baseline; each tuple is
+# (x, y, turn); a turn of None lifts the pen on the way there.
+_Skeleton = tuple[tuple[float, float, "float | None"], ...]
+GLYPHS: dict[str, _Skeleton] = {
+    "0": ((0.6, 2.0, None), (0.0, 1.0, -1.5), (0.5, 0.0, -1.5), (1.0, 1.0, -1.5), (0.5, 2.0, -1.5)),
+    "1": ((0.3, 1.6, None), (0.55, 2.0, 0.0), (0.45, 0.0, 0.0)),
+    "2": ((0.05, 1.5, None), (0.5, 2.0, 1.3), (0.9, 1.4, 1.4), (0.0, 0.0, 0.3), (1.0, 0.05, 0.1)),
+    "3": ((0.1, 1.8, None), (0.9, 1.6, 1.5), (0.35, 1.05, 1.5), (0.95, 0.5, 1.6), (0.0, 0.15, 1.5)),
+    "4": ((0.5, 2.0, None), (0.0, 0.8, 0.1), (1.0, 0.8, 0.0), (0.75, 1.4, None), (0.7, 0.0, 0.0)),
+    "5": ((0.9, 2.0, None), (0.25, 1.95, 0.0), (0.15, 1.15, 0.0), (0.9, 0.6, 1.6), (0.0, 0.1, 1.4)),
+    "6": ((0.8, 2.0, None), (0.05, 0.7, -0.7), (0.5, 0.0, -1.5), (0.9, 0.6, -1.6), (0.15, 0.6, -1.8)),
+    "7": ((0.0, 1.9, None), (0.95, 1.95, 0.0), (0.3, 0.0, 0.2)),
+    "8": ((0.8, 1.7, None), (0.2, 1.5, -1.8), (0.8, 0.5, 0.4), (0.2, 0.4, 2.4), (0.8, 1.7, -0.4)),
+    "9": ((0.9, 1.5, None), (0.15, 1.4, -2.2), (0.85, 1.6, -2.2), (0.7, 0.0, 0.2)),
+    "/": ((0.9, 2.1, None), (0.1, -0.2, 0.0)),
+    "-": ((0.1, 0.9, None), (0.8, 0.95, 0.1)),
+    ".": ((0.2, 0.1, None), (0.3, 0.0, 0.5)),
+    ",": ((0.3, 0.1, None), (0.15, -0.3, 0.3)),
+}
+GLYPH_ADVANCE = {glyph: 1.25 if glyph.isdigit() else 0.9 for glyph in GLYPHS}
+
+
+def _glyph(character: str, x: float, stretch: float) -> list[Stroke]:
+    # In image coordinates y grows downwards, which turns every angle round.
+    return [
+        Stroke((x + px * stretch, -0.85 * py), -(turn or 0.0), pen_down=turn is not None)
+        for px, py, turn in GLYPHS[character]
+    ]
+
+
+def render(
+    trajectory: Trajectory, hand: Hand, scale: float, pen: float | None = None, margin: int = 3
+) -> np.ndarray:
+    """Draws a trajectory as ink.
+
+    Args:
+      trajectory: what to draw.
+      hand: pen width and pressure.
+      scale: pixels per letter height.
+      pen: pen width in pixels; by default the hand's own at this scale, 1 at least.
+      margin: empty pixels around the ink.
+
+    Returns:
+      float32 [height, width], share of each pixel that is covered by ink, 0..1; at least one pixel is.
+    """
+    over = 3
+    # Joined to the previous sample only where the pen is down at both.
+    down = trajectory.pen_down[1:] & trajectory.pen_down[:-1]
+    points = trajectory.points * scale
+    if not down.any():
+        down = np.ones_like(down)
+    used = np.concatenate([points[1:][down], points[:-1][down]])
+    thickness = max(1.0, hand.width * scale) if pen is None else pen
+    origin = used.min(axis=0) - margin - thickness
+    extent = np.ceil(used.max(axis=0) - origin + margin + thickness).astype(int) + 1
+    canvas = np.zeros((extent[1] * over, extent[0] * over), np.uint8)
+    slow = 1.0 - np.clip(trajectory.speed / (np.percentile(trajectory.speed, 90) + 1e-9), 0, 1)
+    widths = np.maximum(1, np.rint(over * thickness * (1 + hand.pressure * (slow - 0.5)))).astype(int)
+    pixels = np.rint((points - origin) * over * 8).astype(int)
+    for number in np.nonzero(down)[0]:
+        start, end = pixels[number].tolist(), pixels[number + 1].tolist()
+        cv2.line(canvas, start, end, 255, int(widths[number]), cv2.LINE_AA, shift=3)
+    size = (int(extent[0]), int(extent[1]))
+    return cv2.resize(canvas, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255

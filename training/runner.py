@@ -1,0 +1,461 @@
+"""The one run loop for every model: tf-models' Orbit runner plus what a paid run needs.
+
+Added here: resume at the exact step, SIGTERM that saves, a stop on NaN, `metrics.jsonl`, `run.json`,
+a progress bar, and the gate that lets the chief alone write (under Horovod every process believes
+that it should).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import orbit
+import tensorflow as tf
+from official.core import base_trainer, train_lib
+from official.modeling import optimization
+from tqdm import tqdm
+
+from training import config, device, distribution, record
+from training.data import records
+from training.errors import UserError
+from training.experiment import Experiment, resolve
+from training.files import atomic_file
+
+MODES = ("train", "eval", "train_and_eval")
+
+
+class TrainingDivergedError(UserError):
+    """The loss is NaN, infinite or beyond `trainer.loss_upper_bound`."""
+
+    exit_code = 1
+
+
+class PreemptedError(Exception):
+    """SIGTERM arrived; the state is saved."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+    """A trained model, rebuilt from its model_dir.
+
+    Attributes:
+      experiment: name in `training.config.EXPERIMENTS`.
+      params: the resolved config.
+      task: the tf-models task.
+      model: Keras model with restored weights.
+      checkpoint: path prefix of the checkpoint.
+    """
+
+    experiment: str
+    params: Experiment
+    task: Any
+    model: tf.keras.Model
+    checkpoint: str
+
+
+def load_model(model_dir: str | os.PathLike[str], checkpoint: str = "best") -> LoadedModel:
+    """Rebuilds a model from the config recorded with it and restores its weights, in float32.
+
+    Args:
+      model_dir: folder of a run.
+      checkpoint: "best" (by the experiment's metric; the last one where none was kept) or "last".
+
+    Raises:
+      UserError: no such run, no checkpoint, or one that does not fit the config.
+    """
+    folder = pathlib.Path(model_dir)
+    run = record.read(folder)
+    params = config.load(run["experiment"], [str(folder / "params.yaml")])
+    path = _checkpoint_path(folder, params, checkpoint)
+    device.set_precision("float32")
+    task = config.build_task(run["experiment"], params)
+    model = task.build_model()
+    status = tf.train.Checkpoint(model=model).read(path)
+    try:
+        status.expect_partial().assert_existing_objects_matched()
+    except (AssertionError, tf.errors.OpError) as error:
+        raise UserError(
+            f"{path} does not fit the model of {folder / 'params.yaml'}: {_first_line(error)}"
+        ) from error
+    return LoadedModel(run["experiment"], params, task, model, path)
+
+
+def run(
+    name: str, experiment: Experiment, mode: str, model_dir: str | os.PathLike[str], device_name: str = "auto"
+) -> dict[str, float]:
+    """Trains, evaluates, or both, until done, preempted or diverged; continues what `model_dir` holds.
+
+    Returns:
+      The last evaluation's figures; empty for mode "train".
+
+    Raises:
+      UserError: a mistake in config, data or folder; `TrainingDivergedError` for a lost run.
+      PreemptedError: SIGTERM arrived and the state was saved.
+    """
+    folder = pathlib.Path(model_dir)
+    distribution.init()
+    chosen = device.choose(device_name, experiment.runtime.mixed_precision_dtype or "float32")
+    experiment.runtime.mixed_precision_dtype = chosen.precision
+    tf.keras.utils.set_random_seed(experiment.seed)
+    if experiment.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    device.set_precision(chosen.precision)
+    task = config.build_task(name, experiment)
+    data = {
+        split: records.index_records(getattr(experiment.task, f"{split}_data").input_path)
+        for split in _splits(mode)
+    }
+    if "train" in data:
+        resolve(experiment, len(data["train"]))
+    _make_folder(folder)
+    if distribution.is_chief():
+        config.save(experiment, folder / "params.yaml")
+        record.start(folder, name, mode, experiment, chosen, data)
+        print(f"{chosen.reason}; {_describe(experiment, data)}", flush=True)
+    with _write_errors_named(folder), _Run(task, experiment, mode, folder, chosen) as current:
+        result = current.run()
+    if distribution.is_chief():
+        record.finish(folder, "done", result)
+    return result
+
+
+class _Run(contextlib.AbstractContextManager):
+    """One call of `run`: owns the SIGTERM handler, the progress bar and the metrics file."""
+
+    def __init__(
+        self, task: Any, experiment: Experiment, mode: str, folder: pathlib.Path, chosen: device.Device
+    ):
+        self._experiment = experiment
+        self._trainer_config = experiment.trainer
+        self._mode = mode
+        self._folder = folder
+        self._terminated = False
+        first_step = _saved_step(folder) if "train" in mode else 0
+        self._metrics = MetricsFile(folder / "metrics.jsonl", first_step if "train" in mode else None)
+        self._runner = _build_runner(task, experiment, mode, folder, chosen, first_step, [self._after_loop])
+        self._bar: tqdm | None = None
+        self._loop_start = (time.monotonic(), first_step)
+
+    def __enter__(self) -> _Run:
+        self._previous = signal.signal(signal.SIGTERM, self._on_sigterm)
+        return self
+
+    def __exit__(self, *details: Any) -> None:
+        signal.signal(signal.SIGTERM, self._previous)
+        if self._bar is not None:
+            self._bar.close()
+
+    def run(self) -> dict[str, float]:
+        """Walks from one evaluation to the next; the steps are those of an uninterrupted run."""
+        if self._mode == "eval":
+            return self._evaluate()
+        result: dict[str, float] = {}
+        controller, steps = self._runner.controller, self._trainer_config.train_steps
+        interval = self._trainer_config.validation_interval
+        step = self._step()
+        self._open_bar(step, steps)
+        distribution.broadcast(self._runner.trainer.model.variables)
+        while step < steps:
+            target = min(steps, (step // interval + 1) * interval)
+            self._loop_start = (time.monotonic(), step)
+            with _quiet():
+                controller.train(steps=target, checkpoint_at_completion=False)
+            step = self._step()
+            self._save(step)
+            if "eval" in self._mode:
+                result = self._evaluate()
+        if "eval" in self._mode and not result:
+            result = self._metrics.last("eval", step) or self._evaluate()
+        return result
+
+    def _after_loop(self, logs: dict[str, Any]) -> None:
+        """Orbit calls this after each `steps_per_loop` steps, before it may write a checkpoint."""
+        step = self._step()
+        values = _numbers(logs)
+        seconds, first = time.monotonic() - self._loop_start[0], self._loop_start[1]
+        images = (step - first) * self._experiment.task.train_data.global_batch_size
+        values["images_per_second"] = images / seconds if seconds > 0 else 0.0
+        self._stop_if_diverged(values["training_loss"], first, step)
+        if distribution.is_chief():
+            self._metrics.write("train", step, values)
+            if self._bar is not None:
+                self._bar.set_postfix_str(
+                    f"loss {values['training_loss']:.3g}, {values['images_per_second']:.1f} images/s"
+                )
+                self._bar.update(step - self._bar.n)
+        if distribution.any_process(self._terminated):
+            self._save(step)
+            raise PreemptedError(
+                f"SIGTERM: saved step {step} of {self._trainer_config.train_steps} in {self._folder}; "
+                "the same command continues there."
+            )
+        self._loop_start = (time.monotonic(), step)
+
+    def _evaluate(self) -> dict[str, float]:
+        with _quiet():
+            logs = self._runner.controller.evaluate(steps=self._trainer_config.validation_steps)
+        values = _numbers(logs)
+        if distribution.is_chief():
+            self._metrics.write("eval", self._step(), values)
+            shown = {key: values[key] for key in values if key in ("AP", "AP50") or key.startswith("AP50/")}
+            text = ", ".join(f"{key} {value:.3f}" for key, value in (shown or values).items())
+            tqdm.write(f"step {self._step()}: {text}", file=sys.stderr)
+        return values
+
+    def _stop_if_diverged(self, loss: float, first: int, last: int) -> None:
+        bound = self._trainer_config.loss_upper_bound
+        if math.isfinite(loss) and loss <= bound:
+            return
+        good = tf.train.latest_checkpoint(str(self._folder))
+        raise TrainingDivergedError(
+            f"training diverged: loss {loss} between steps {first + 1} and {last} (bound {bound:g}).\n"
+            f"Last good checkpoint: {good}. Lower schedule.learning_rate or raise schedule.warmup."
+        )
+
+    def _save(self, step: int) -> None:
+        with _quiet():
+            self._runner.checkpoint_manager.save(checkpoint_number=step, check_interval=False)
+
+    def _step(self) -> int:
+        return int(self._runner.trainer.global_step.numpy())
+
+    def _on_sigterm(self, *_: Any) -> None:
+        self._terminated = True
+
+    def _open_bar(self, step: int, steps: int) -> None:
+        if not distribution.is_chief():
+            return
+        if step:
+            print(f"continuing {self._folder} at step {step} of {steps}", flush=True)
+        # Where nobody watches (a log file, CI) one line a minute says enough.
+        interval = 0.5 if sys.stderr.isatty() else 60
+        self._bar = tqdm(total=steps, initial=step, unit="step", desc="train", mininterval=interval)
+
+
+class MetricsFile:
+    """`metrics.jsonl`: one JSON object a line with `step`, `time`, `phase` and the figures.
+
+    A resumed run drops the lines after its first step, which it is about to compute again.
+    """
+
+    def __init__(self, path: pathlib.Path, first_step: int | None = None):
+        self._path = path
+        if first_step is not None and path.exists() and distribution.is_chief():
+            kept = [line for line in self._lines() if line["step"] <= first_step]
+            with atomic_file(path) as temporary:
+                temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+    def write(self, phase: str, step: int, values: dict[str, float]) -> None:
+        """Appends one line; values that are not finite become null, as JSON has no NaN."""
+        finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
+        line = {"step": step, "time": time.time(), "phase": phase, **finite}
+        with open(self._path, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+    def last(self, phase: str, step: int) -> dict[str, float]:
+        """The figures written for a phase at a step; empty where there are none."""
+        found = [line for line in self._lines() if line["phase"] == phase and line["step"] == step]
+        return (
+            {key: found[-1][key] for key in found[-1] if key not in ("step", "time", "phase")}
+            if found
+            else {}
+        )
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        if not self._path.exists():
+            return
+        for text in self._path.read_text(encoding="utf-8").splitlines():
+            # A process killed while it wrote leaves half a line.
+            with contextlib.suppress(json.JSONDecodeError):
+                yield json.loads(text)
+
+
+def _build_runner(
+    task: Any,
+    experiment: Experiment,
+    mode: str,
+    folder: pathlib.Path,
+    chosen: device.Device,
+    first_step: int,
+    train_actions: list[Any],
+) -> train_lib.OrbitExperimentRunner:
+    with tf.device(chosen.name) if chosen.kind != "cpu" else contextlib.nullcontext():
+        context = tf.distribute.InputContext(distribution.size(), distribution.rank())
+        train, evaluate = "train" in mode, "eval" in mode
+        trainer = base_trainer.Trainer(
+            experiment,
+            task,
+            model=task.build_model(),
+            optimizer=_build_optimizer(experiment) if train else None,
+            train=train,
+            evaluate=evaluate,
+            train_dataset=device.prefetch(
+                task.build_inputs(
+                    experiment.task.train_data, context, seed=experiment.seed, first_step=first_step
+                ),
+                chosen,
+            )
+            if train
+            else None,
+            validation_dataset=device.prefetch(
+                task.build_inputs(experiment.task.validation_data, context), chosen
+            )
+            if evaluate
+            else None,
+            checkpoint_exporter=train_lib.maybe_create_best_ckpt_exporter(experiment, str(folder))
+            if train and evaluate and distribution.is_chief()
+            else None,
+        )
+        return _Runner(trainer, experiment, mode, folder, task, train_actions)
+
+
+class _Runner(train_lib.OrbitExperimentRunner):
+    """The stock runner with checkpoints and summaries from the chief alone."""
+
+    def __init__(
+        self,
+        trainer: base_trainer.Trainer,
+        experiment: Experiment,
+        mode: str,
+        folder: pathlib.Path,
+        task: Any,
+        train_actions: list[Any],
+    ):
+        with _quiet():
+            super().__init__(
+                tf.distribute.get_strategy(),
+                task,
+                mode,
+                experiment,
+                str(folder),
+                save_summary=distribution.is_chief(),
+                train_actions=train_actions,
+                trainer=trainer,
+            )
+
+    def _maybe_build_checkpoint_manager(self) -> tf.train.CheckpointManager:
+        if "train" not in self._mode:
+            return _ReadOnlyCheckpoints(self.trainer.checkpoint, self.model_dir)
+        # Every rank restores from the model_dir; only the chief's manager writes there.
+        manager = tf.train.CheckpointManager if distribution.is_chief() else _ReadOnlyCheckpoints
+        return manager(
+            self.trainer.checkpoint,
+            directory=self.model_dir,
+            max_to_keep=self.params.trainer.max_to_keep,
+            step_counter=self.trainer.global_step,
+            checkpoint_interval=self.params.trainer.checkpoint_interval,
+            init_fn=self.trainer.initialize,
+        )
+
+
+class _ReadOnlyCheckpoints(tf.train.CheckpointManager):
+    """Restores like any manager and never writes."""
+
+    def __init__(self, checkpoint: tf.train.Checkpoint, directory: str, **options: Any):
+        super().__init__(checkpoint, directory, **{"max_to_keep": None, **options})
+
+    def save(self, *_: Any, **__: Any) -> None:
+        """Writes nothing."""
+
+    def restore_or_initialize(self) -> str | None:
+        """Restores the latest checkpoint's objects that exist here; evaluation has no optimizer."""
+        if self.latest_checkpoint is None:
+            return super().restore_or_initialize()
+        self.checkpoint.restore(self.latest_checkpoint).expect_partial()
+        return self.latest_checkpoint
+
+
+def _build_optimizer(experiment: Experiment) -> tf.keras.optimizers.Optimizer:
+    factory = optimization.OptimizerFactory(experiment.trainer.optimizer_config)
+    return factory.build_optimizer(
+        factory.build_learning_rate(), gradient_aggregator=distribution.average_gradients
+    )
+
+
+def _splits(mode: str) -> list[str]:
+    return [split for split, word in (("train", "train"), ("validation", "eval")) if word in mode]
+
+
+def _saved_step(folder: pathlib.Path) -> int:
+    latest = tf.train.latest_checkpoint(str(folder))
+    if latest is None:
+        return 0
+    return int(tf.train.load_variable(latest, "global_step/.ATTRIBUTES/VARIABLE_VALUE"))
+
+
+def _checkpoint_path(folder: pathlib.Path, params: Experiment, checkpoint: str) -> str:
+    best = folder / (params.trainer.best_checkpoint_export_subdir or "best_ckpt")
+    candidates = {"best": [best, folder], "last": [folder]}
+    if checkpoint not in candidates:
+        raise UserError(f"checkpoint '{checkpoint}': choose best or last.")
+    for candidate in candidates[checkpoint]:
+        if (path := tf.train.latest_checkpoint(str(candidate))) is not None:
+            return path
+    raise UserError(
+        f"{folder}: no checkpoint; train first (python -m training.train --model_dir={folder} ...)."
+    )
+
+
+def _make_folder(folder: pathlib.Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"--model_dir {folder}: cannot write there ({error.strerror}). Choose a folder that you own."
+        ) from error
+
+
+@contextlib.contextmanager
+def _write_errors_named(folder: pathlib.Path) -> Iterator[None]:
+    """A full disk or a folder that vanished is the user's to mend, wherever TensorFlow met it."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        text = str(error)
+        if "No space left" in text or "Disk quota" in text or isinstance(error, PermissionError):
+            raise UserError(
+                f"cannot write to {folder}: {_first_line(error)}\n"
+                "Free some space and repeat the command; it continues at the last checkpoint."
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbit prints to standard output on its own; the progress bar and metrics.jsonl say the same."""
+    with open(os.devnull, "w", encoding="utf-8") as nothing, contextlib.redirect_stdout(nothing):
+        yield
+
+
+def _numbers(logs: dict[str, Any] | None) -> dict[str, float]:
+    """The scalar figures of a log, as floats; nested and non-scalar entries are left out."""
+    flat = {
+        key: orbit.utils.get_value(value)
+        for key, value in (logs or {}).items()
+        if not isinstance(value, dict)
+    }
+    return {key: float(value) for key, value in flat.items() if getattr(value, "size", 1) == 1}
+
+
+def _describe(experiment: Experiment, data: dict[str, records.RecordIndex]) -> str:
+    counts = ", ".join(f"{len(index)} {split} pages" for split, index in data.items())
+    steps, batch = experiment.trainer.train_steps, experiment.task.train_data.global_batch_size
+    run_length = f"; {steps} steps of batch {batch}" if "train" in data else ""
+    return f"{counts}{run_length}; {distribution.size()} process(es)"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
