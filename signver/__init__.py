@@ -1,0 +1,6 @@
+"""SignVer's SDK: signature models in ONNX form, with numpy, Pillow and ONNX Runtime alone."""
+
+from signver.detector import Detections, Detector
+from signver.errors import SignVerError
+
+__all__ = ["Detections", "Detector", "SignVerError"]

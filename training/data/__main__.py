@@ -10,7 +10,9 @@ from training.errors import run_command
 
 def main() -> int:
     """Entry point; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m training.data", description="Make, convert and check data sets.")
+    parser = argparse.ArgumentParser(
+        prog="python -m training.data", description="Make, convert and check data sets."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     synthesize.add_arguments(commands.add_parser("synthesize", help="make pages with a generator"))
     arguments = parser.parse_args()

@@ -98,7 +98,9 @@ def parse_example(example: Any) -> Page:
         values = feature[key].int64_list.value if key in feature else []
         return int(values[0]) if values else 0
 
-    sides = [feature[f"image/object/bbox/{side}"].float_list.value for side in ("ymin", "xmin", "ymax", "xmax")]
+    sides = [
+        feature[f"image/object/bbox/{side}"].float_list.value for side in ("ymin", "xmin", "ymax", "xmax")
+    ]
     labels = feature["image/object/class/label"].int64_list.value
     encoded = feature["image/encoded"].bytes_list.value
     name = text("image/filename") or text("image/source_id")
@@ -123,7 +125,9 @@ def read_label_map(path: pathlib.Path) -> dict[int, str]:
     except OSError as error:
         raise UserError(f"label map {path}: {error.strerror}.") from error
     items = re.findall(r"item\s*\{(.*?)\}", text, flags=re.DOTALL)
-    pairs = [(re.search(r"\bid:\s*(\d+)", item), re.search(r"name:\s*['\"](.*?)['\"]", item)) for item in items]
+    pairs = [
+        (re.search(r"\bid:\s*(\d+)", item), re.search(r"name:\s*['\"](.*?)['\"]", item)) for item in items
+    ]
     classes = {int(identity[1]): name[1] for identity, name in pairs if identity and name}
     if not classes:
         raise UserError(f"label map {path}: no `item {{ id: 1 name: 'signature' }}` in it.")
@@ -148,7 +152,9 @@ def _write_split(
     number = 0
     for number, page in enumerate(pages, start=1):
         identity += 1
-        writers[(number - 1) % shards].write(_example(page, identity, classes).SerializeToString(deterministic=True))
+        writers[(number - 1) % shards].write(
+            _example(page, identity, classes).SerializeToString(deterministic=True)
+        )
         counts.update(classes.get(box.label, f"unknown {box.label}") for box in page.boxes)
         sizes[f"{page.width}x{page.height}"] += 1
         documents.add(page.document)
@@ -159,7 +165,9 @@ def _write_split(
         "documents": len(documents),
         "boxes": dict(sorted(counts.items())),
         "sizes": dict(sizes.most_common(20)),
-        "files": [{"name": file.name, "bytes": file.stat().st_size, "sha256": sha256(file)} for file in files],
+        "files": [
+            {"name": file.name, "bytes": file.stat().st_size, "sha256": sha256(file)} for file in files
+        ],
     }
     return summary, identity
 
@@ -208,7 +216,10 @@ def _card_text(name: str, card: Mapping[str, Any]) -> str:
     if card["seed"] is not None:
         lines += [f"Seed: {card['seed']}", ""]
     names = [card["classes"][label] for label in sorted(card["classes"], key=int)]
-    lines += ["| split | pages | documents | " + " | ".join(names) + " | MB |", "|---" * (len(names) + 4) + "|"]
+    lines += [
+        "| split | pages | documents | " + " | ".join(names) + " | MB |",
+        "|---" * (len(names) + 4) + "|",
+    ]
     for split, summary in card["splits"].items():
         megabytes = sum(file["bytes"] for file in summary["files"]) / 1e6
         cells = [str(summary["boxes"].get(class_name, 0)) for class_name in names]

@@ -28,9 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pages = kinds.add_parser("pages", help="a data set of TFRecords", description=_HELP)
     pages.add_argument("--output", type=pathlib.Path, required=True, help="folder to make")
     pages.add_argument("--count", type=int, default=1200, help="training pages (default 1200)")
-    pages.add_argument("--eval_count", type=int, default=150, help="evaluation pages, by other writers (default 150)")
+    pages.add_argument(
+        "--eval_count", type=int, default=150, help="evaluation pages, by other writers (default 150)"
+    )
     pages.add_argument("--shards", type=int, default=4, help="files of the training split (default 4)")
-    pages.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="default: all cores")
+    pages.add_argument(
+        "--processes", type=int, default=len(os.sched_getaffinity(0)), help="default: all cores"
+    )
     pages.add_argument(
         "--classes",
         choices=("signverod", "signature"),
@@ -42,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sheet.add_argument("--count", type=int, default=12, help="pages on it (default 12)")
     for kind in (pages, sheet):
         kind.add_argument("--seed", type=int, default=0)
-        kind.add_argument("--long_side", type=int, default=1000, help="pixels of a page's longer side (default 1000)")
+        kind.add_argument(
+            "--long_side", type=int, default=1000, help="pixels of a page's longer side (default 1000)"
+        )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -112,11 +118,19 @@ def _sheet(arguments: argparse.Namespace, side: int = 480) -> int:
         image = Image.open(io.BytesIO(page.image)).convert("RGB")
         draw = ImageDraw.Draw(image)
         for box in page.boxes:
-            corners = [box.xmin * image.width, box.ymin * image.height, box.xmax * image.width, box.ymax * image.height]
+            corners = [
+                box.xmin * image.width,
+                box.ymin * image.height,
+                box.xmax * image.width,
+                box.ymax * image.height,
+            ]
             draw.rectangle(corners, outline=colours[box.label], width=3)
         image.thumbnail((side - 6, side - 6))
         sheet.paste(image, (index % columns * side, index // columns * side))
     with atomic_file(arguments.output) as temporary:
         sheet.save(temporary, format="PNG")
-    print(f"{arguments.output}: {arguments.count} pages; " + ", ".join(f"{CLASSES[k]} {c}" for k, c in colours.items()))
+    print(
+        f"{arguments.output}: {arguments.count} pages; "
+        + ", ".join(f"{CLASSES[k]} {c}" for k, c in colours.items())
+    )
     return 0

@@ -125,7 +125,9 @@ class Writer:
             pressure=mine.pressure,
         )
         grow = np.exp(rng.normal(0, 0.12, size=2))
-        plan = [dataclasses.replace(s, target=(s.target[0] * grow[0], s.target[1] * grow[1])) for s in other.plan]
+        plan = [
+            dataclasses.replace(s, target=(s.target[0] * grow[0], s.target[1] * grow[1])) for s in other.plan
+        ]
         return execute(plan, hand, rng)
 
     def write(self, text: str, rng: np.random.Generator) -> Trajectory:
@@ -179,7 +181,9 @@ def execute(plan: list[Stroke], hand: Hand, rng: np.random.Generator) -> Traject
     return Trajectory(points, np.hypot(velocity_x, velocity_y), pen_down)
 
 
-def lognormal(times: np.ndarray, starts: np.ndarray, mu: float, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+def lognormal(
+    times: np.ndarray, starts: np.ndarray, mu: float, sigma: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Share of each stroke done, and its speed as a share of its length, both float64 [times, strokes]."""
     elapsed = np.maximum(times[:, None] - starts[None], 1e-9)
     deviation = (np.log(elapsed) - mu) / sigma
@@ -249,12 +253,17 @@ def _letters(
         else:
             strokes.append(Stroke((x + 0.6 * width, -top), -rng.uniform(0.2, 1.3)))
         bottom = rng.uniform(0.9, 1.9) * decay if kind == "low" else rng.normal(0, 0.08)
-        strokes.append(Stroke((x + (0.35 if kind == "low" else 0.75) * width, bottom), -rng.uniform(0.0, 1.0)))
+        strokes.append(
+            Stroke((x + (0.35 if kind == "low" else 0.75) * width, bottom), -rng.uniform(0.0, 1.0))
+        )
         if kind == "low":
             strokes.append(Stroke((x + width, -0.3), -1.5))
         if rng.random() < 0.12 * legibility:
             dot = x + 0.7 * width
-            marks += [Stroke((dot, -2.1), 0.1, pen_down=False), Stroke((dot + rng.uniform(0.1, 1.2), -2.15), 0.1)]
+            marks += [
+                Stroke((dot, -2.1), 0.1, pen_down=False),
+                Stroke((dot + rng.uniform(0.1, 1.2), -2.15), 0.1),
+            ]
         x += width
     if marks:
         strokes += [*marks, Stroke((x, -0.2), 0.3, pen_down=False)]
@@ -269,7 +278,11 @@ def _capital(rng: np.random.Generator, x: float, stretch: float) -> tuple[list[S
     start = Stroke((x + rng.uniform(0, 0.4) * width, -height * rng.uniform(0.6, 1.0)), 0.1, pen_down=False)
     side = float(rng.choice([-1.0, 1.0]))
     kinds = {
-        "stem": [Stroke((x, drop), 0.2 * side), Stroke((x + width, -height), -1.0), Stroke((x + width, 0.0), 0.4)],
+        "stem": [
+            Stroke((x, drop), 0.2 * side),
+            Stroke((x + width, -height), -1.0),
+            Stroke((x + width, 0.0), 0.4),
+        ],
         "bowl": [
             Stroke((x, drop), 0.2),
             Stroke((x + 0.2 * width, -height), -0.6),
@@ -323,7 +336,10 @@ def _flourish(rng: np.random.Generator, x: float, y: float) -> list[Stroke]:
         return [*strokes, Stroke((x + 3 * radius, y + radius), -1.2)]
     if kind == "cross":
         left = x * rng.uniform(0.2, 0.6)
-        return [Stroke((left, -rng.uniform(1, 2.4)), 0.1, pen_down=False), Stroke((x, -rng.uniform(1, 2.4)), 0.15)]
+        return [
+            Stroke((left, -rng.uniform(1, 2.4)), 0.1, pen_down=False),
+            Stroke((x, -rng.uniform(1, 2.4)), 0.15),
+        ]
     return []
 
 

@@ -48,7 +48,13 @@ class _Sheet:
         return round(1.25 * self.size)
 
     def print(
-        self, x: float, y: float, words: str, typeface: str | None = None, size: int | None = None, grey: int = 20
+        self,
+        x: float,
+        y: float,
+        words: str,
+        typeface: str | None = None,
+        size: int | None = None,
+        grey: int = 20,
     ) -> float:
         """Prints a line with its top left at (x, y); returns its width in pixels."""
         font = text.font(typeface or self.typeface, size or self.size)
@@ -79,6 +85,8 @@ class _Sheet:
     def ink(self, coverage: np.ndarray, x: float, y: float, label: int | None) -> None:
         """Lays ink over the paper, its array's top left at (x, y), and labels it unless None."""
         top, left = round(y), round(x)
+        if top >= self.height or left >= self.width:
+            return
         cut_y, cut_x = max(0, -top), max(0, -left)
         coverage = coverage[cut_y : self.height - top, cut_x : self.width - left]
         if coverage.size == 0 or coverage.max() < 0.2:
@@ -88,7 +96,9 @@ class _Sheet:
         area = self.paper[top : top + coverage.shape[0], left : left + coverage.shape[1]].astype(np.float32)
         strength = float(self.rng.uniform(0.75, 1.0))
         # Ink darkens what is under it, so a signature over type leaves both visible.
-        inked = np.minimum(area, area * (1 - strength * coverage[..., None]) + strength * coverage[..., None] * colour)
+        inked = np.minimum(
+            area, area * (1 - strength * coverage[..., None]) + strength * coverage[..., None] * colour
+        )
         self.paper[top : top + coverage.shape[0], left : left + coverage.shape[1]] = inked.astype(np.uint8)
         if label is not None:
             ys, xs = np.nonzero(coverage > 0.25)
@@ -97,7 +107,11 @@ class _Sheet:
             self.labelled.append((label, corners.astype(np.float64)))
 
     def write(
-        self, drawn: handwriting.Trajectory, hand: handwriting.Hand, box: tuple[float, float, float, float], label: int | None
+        self,
+        drawn: handwriting.Trajectory,
+        hand: handwriting.Hand,
+        box: tuple[float, float, float, float],
+        label: int | None,
     ) -> None:
         """Writes a trajectory so that it fills the box (x, y of its centre, width, height at most)."""
         x, y, width, height = box
@@ -157,7 +171,9 @@ def synthesize_page(seed: int, index: int, *, long_side: int = 1000, evaluation:
     kinds = list(_LAYOUTS)
     kind = kinds[int(rng.choice(len(kinds), p=[_LAYOUTS[name][1] for name in kinds]))]
     ratio = rng.uniform(0.4, 0.5) if kind == "cheque" else rng.uniform(0.72, 0.8)
-    shape = (round(long_side * ratio), long_side) if kind == "cheque" else (long_side, round(long_side * ratio))
+    shape = (
+        (round(long_side * ratio), long_side) if kind == "cheque" else (long_side, round(long_side * ratio))
+    )
     family = [text.TYPEWRITER, text.SERIF, text.SANS][int(rng.choice(3, p=[0.5, 0.3, 0.2]))]
     sheet = _Sheet(
         np.full((*shape, 3), 255, np.uint8),
@@ -240,7 +256,9 @@ def _letterhead(sheet: _Sheet) -> float:
     return y + sheet.line * rng.uniform(0.8, 3)
 
 
-def _paragraphs(sheet: _Sheet, left: float, y: float, characters: int, bottom: float, justify: float = 0.0) -> float:
+def _paragraphs(
+    sheet: _Sheet, left: float, y: float, characters: int, bottom: float, justify: float = 0.0
+) -> float:
     rng = sheet.rng
     while y < bottom:
         count = int(min(rng.integers(2, 9), max(1, (bottom - y) / sheet.line)))
@@ -266,14 +284,21 @@ def _signature_block(sheet: _Sheet, x: float, y: float, width: float) -> float:
     baseline = y + sheet.line * rng.uniform(1.2, 2.8)
     start = x
     if style == "by":
-        start += sheet.print(x, baseline - sheet.size, str(rng.choice(["By:", "Name:", "Signed", "BY", "X"]))) + 4
+        start += (
+            sheet.print(x, baseline - sheet.size, str(rng.choice(["By:", "Name:", "Signed", "BY", "X"]))) + 4
+        )
     if style != "letter":
         sheet.rule(start, baseline + 2, width, int(rng.integers(1, 3)))
     if rng.random() < 0.93:
         sheet.sign(start + rng.uniform(-0.1, 0.2) * width, baseline, width * rng.uniform(0.5, 1.1))
     below = baseline + sheet.size * rng.uniform(0.25, 0.9)
     if style == "caption":
-        sheet.print(x, below, str(rng.choice(["Signature", "(Signature)", "SIGNATURE OF LESSOR", "Authorized Signature"])), size=max(9, round(0.75 * sheet.size)))
+        sheet.print(
+            x,
+            below,
+            str(rng.choice(["Signature", "(Signature)", "SIGNATURE OF LESSOR", "Authorized Signature"])),
+            size=max(9, round(0.75 * sheet.size)),
+        )
     elif rng.random() < 0.9:
         sheet.print(x, below, text.person(rng))
         if rng.random() < 0.7:
@@ -284,7 +309,9 @@ def _signature_block(sheet: _Sheet, x: float, y: float, width: float) -> float:
         label = sheet.print(x, below, str(rng.choice(["Date:", "Dated", "DATE"])))
         sheet.rule(x + label + 4, below + sheet.size + 2, 0.5 * width)
         if rng.random() < 0.75:
-            sheet.handwrite_date(x + label + 4 + 0.25 * width, below + 0.4 * sheet.size, sheet.size * rng.uniform(1.0, 1.7))
+            sheet.handwrite_date(
+                x + label + 4 + 0.25 * width, below + 0.4 * sheet.size, sheet.size * rng.uniform(1.0, 1.7)
+            )
         below += 1.4 * sheet.line
     return below
 
@@ -302,7 +329,9 @@ def _letter(sheet: _Sheet) -> None:
     x = left if rng.random() < 0.45 else sheet.width * rng.uniform(0.45, 0.58)
     y = _signature_block(sheet, x, y + 0.3 * sheet.line, sheet.width * rng.uniform(0.18, 0.36))
     if rng.random() < 0.5:
-        copies = ["cc:  " + text.person(rng)] + ["     " + text.person(rng) for _ in range(int(rng.integers(0, 5)))]
+        copies = ["cc:  " + text.person(rng)] + [
+            "     " + text.person(rng) for _ in range(int(rng.integers(0, 5)))
+        ]
         sheet.print_lines(left, y + sheet.line, copies)
 
 
@@ -314,11 +343,19 @@ def _memo(sheet: _Sheet) -> None:
     y += 2 * sheet.line
     for label in ("TO:", "FROM:", "DATE:", "SUBJECT:")[: int(rng.integers(3, 5))]:
         sheet.print(left, y, label)
-        words = text.date(rng) if label == "DATE:" else text.person(rng) if label != "SUBJECT:" else text.sentence(rng, 5)
+        words = (
+            text.date(rng)
+            if label == "DATE:"
+            else text.person(rng)
+            if label != "SUBJECT:"
+            else text.sentence(rng, 5)
+        )
         x = left + 6 * sheet.size
         length = sheet.print(x, y, words)
         if label == "FROM:" and rng.random() < 0.35:
-            sheet.initial(x + length + 2 * sheet.size, y + 0.4 * sheet.size, sheet.size * rng.uniform(1.6, 2.6))
+            sheet.initial(
+                x + length + 2 * sheet.size, y + 0.4 * sheet.size, sheet.size * rng.uniform(1.6, 2.6)
+            )
         y += 1.5 * sheet.line
     sheet.rule(left, y, sheet.width - 2 * left)
     y = _paragraphs(sheet, left, y + sheet.line, characters, sheet.height * rng.uniform(0.5, 0.85))
@@ -330,7 +367,12 @@ def _contract(sheet: _Sheet) -> None:
     rng = sheet.rng
     left, characters = _margins(sheet)
     y = sheet.height * 0.05
-    sheet.print(0.3 * sheet.width, y, str(rng.choice(["AGREEMENT", "LEASE AMENDMENT", "TERMS AND CONDITIONS"])), str(rng.choice(text.BOLD)))
+    sheet.print(
+        0.3 * sheet.width,
+        y,
+        str(rng.choice(["AGREEMENT", "LEASE AMENDMENT", "TERMS AND CONDITIONS"])),
+        str(rng.choice(text.BOLD)),
+    )
     y = _paragraphs(sheet, left, y + 2 * sheet.line, characters, sheet.height * rng.uniform(0.3, 0.62))
     _redact_lines(sheet, left, 0.1 * sheet.height, y)
     sheet.print(left, y, "IN WITNESS WHEREOF the parties have subscribed their names below.")
@@ -365,12 +407,18 @@ def _footer_initials(sheet: _Sheet) -> None:
     rng = sheet.rng
     y = sheet.height * rng.uniform(0.92, 0.96)
     x = sheet.width * rng.uniform(0.3, 0.5)
-    captions = (("LESSOR:", "GOVERNMENT:"), ("Initials:", "Initials:"), ("Tenant", "Landlord"))[int(rng.integers(3))]
+    captions = (("LESSOR:", "GOVERNMENT:"), ("Initials:", "Initials:"), ("Tenant", "Landlord"))[
+        int(rng.integers(3))
+    ]
     for caption in captions:
         x += sheet.print(x, y, caption, size=max(9, round(0.8 * sheet.size))) + 4
         sheet.rule(x, y + sheet.size, 4.5 * sheet.size)
         if rng.random() < 0.88:
-            sheet.initial(x + 2.2 * sheet.size, y + rng.normal(0.2, 0.3) * sheet.size, sheet.size * rng.uniform(1.5, 2.8))
+            sheet.initial(
+                x + 2.2 * sheet.size,
+                y + rng.normal(0.2, 0.3) * sheet.size,
+                sheet.size * rng.uniform(1.5, 2.8),
+            )
         x += 6.5 * sheet.size
 
 
@@ -382,7 +430,9 @@ def _redact_lines(sheet: _Sheet, left: float, top: float, bottom: float) -> None
         width = sheet.size * float(np.exp(rng.uniform(0.7, 3.0)))
         height = sheet.line * (0.95 if rng.random() < 0.85 else rng.uniform(1.5, 4))
         y = top + sheet.line * int(rng.integers(0, max(1, (bottom - top - height) / sheet.line)))
-        sheet.redact(min(left + rng.uniform(0, 0.7) * sheet.width, 0.97 * sheet.width - width), y, width, height)
+        sheet.redact(
+            min(left + rng.uniform(0, 0.7) * sheet.width, 0.97 * sheet.width - width), y, width, height
+        )
 
 
 def _form(sheet: _Sheet) -> None:
@@ -395,10 +445,18 @@ def _form(sheet: _Sheet) -> None:
             y = _table(sheet, left, y)
             continue
         split = left + (right - left) * rng.uniform(0.4, 0.6)
-        cv2.rectangle(sheet.paper, (round(left), round(y)), (round(right), round(y + 2.2 * sheet.line)), (30, 30, 30), 1)
+        cv2.rectangle(
+            sheet.paper, (round(left), round(y)), (round(right), round(y + 2.2 * sheet.line)), (30, 30, 30), 1
+        )
         sheet.paper[round(y) : round(y + 2.2 * sheet.line), round(split)] = 30
         for x in (left + 3, split + 3):
-            sheet.print(x, y + 1, " ".join(rng.choice(text.WORDS, 2)).upper(), str(rng.choice(text.SANS)), max(8, round(0.65 * sheet.size)))
+            sheet.print(
+                x,
+                y + 1,
+                " ".join(rng.choice(text.WORDS, 2)).upper(),
+                str(rng.choice(text.SANS)),
+                max(8, round(0.65 * sheet.size)),
+            )
             draw = rng.random()
             if draw < 0.35:
                 sheet.print(x + 4, y + 0.9 * sheet.line, text.sentence(rng, 3)[:24])
@@ -432,7 +490,9 @@ def _cheque(sheet: _Sheet) -> None:
     sheet.rule(0.04 * width, 0.55 * height, 0.8 * width)
     sheet.rule(0.58 * width, 0.84 * height, 0.36 * width)
     sheet.sign(0.6 * width, 0.83 * height, width * rng.uniform(0.2, 0.36))
-    sheet.print(0.05 * width, 0.92 * height, " ".join(str(n) for n in rng.integers(0, 999999, 3)), "cmtt10.ttf")
+    sheet.print(
+        0.05 * width, 0.92 * height, " ".join(str(n) for n in rng.integers(0, 999999, 3)), "cmtt10.ttf"
+    )
 
 
 def _plain(sheet: _Sheet) -> None:
@@ -455,7 +515,12 @@ def _table(sheet: _Sheet, left: float, y: float) -> float:
             sheet.rule(left, y + row * height, width)
         for column in range(columns if row < rows else 0):
             words = f"{rng.integers(1, 99999):,}" if column and row else str(rng.choice(text.WORDS))
-            sheet.print(left + 3 + column * width / columns, y + row * height + 2, words, size=max(9, round(0.85 * sheet.size)))
+            sheet.print(
+                left + 3 + column * width / columns,
+                y + row * height + 2,
+                words,
+                size=max(9, round(0.85 * sheet.size)),
+            )
     if lined:
         for column in range(columns + 1):
             x = round(left + column * width / columns)
@@ -473,7 +538,9 @@ def _logo(sheet: _Sheet, x: float, y: float, size: float) -> None:
             cv2.circle(sheet.paper, centre, radius, grey, int(rng.choice([-1, 1, 2])), cv2.LINE_AA)
         elif kind == 1:
             points = np.array(centre) + rng.integers(-radius, radius + 1, (int(rng.integers(3, 8)), 2))
-            cv2.polylines(sheet.paper, [points.astype(np.int32)], True, grey, int(rng.integers(1, 3)), cv2.LINE_AA)
+            cv2.polylines(
+                sheet.paper, [points.astype(np.int32)], True, grey, int(rng.integers(1, 3)), cv2.LINE_AA
+            )
         else:
             cv2.ellipse(sheet.paper, centre, (radius, max(2, radius // 2)), 0, 0, 360, grey, 2, cv2.LINE_AA)
         radius = max(3, int(radius * 0.6))
@@ -483,9 +550,15 @@ def _note(sheet: _Sheet, x: float, y: float, width: float, height: float) -> Non
     """Handwriting that is no signature: words without capitals or flourish, or figures."""
     rng, writer = sheet.rng, sheet.writer()
     if rng.random() < 0.4:
-        words = str(rng.integers(10, 10**6)) if rng.random() < 0.7 else f"{rng.integers(1, 99)}.{rng.integers(10, 99)}"
+        words = (
+            str(rng.integers(10, 10**6))
+            if rng.random() < 0.7
+            else f"{rng.integers(1, 99)}.{rng.integers(10, 99)}"
+        )
     else:
-        letters = ["".join("a" for _ in range(int(rng.integers(2, 8)))) for _ in range(int(rng.integers(2, 7)))]
+        letters = [
+            "".join("a" for _ in range(int(rng.integers(2, 8)))) for _ in range(int(rng.integers(2, 7)))
+        ]
         words = " ".join(letters)
     sheet.write(writer.write(words, rng), writer.hand, (x, y, width, height), None)
 
@@ -496,21 +569,40 @@ def _distract(sheet: _Sheet) -> None:
     if rng.random() < 0.25:
         for line in range(int(rng.integers(1, 5))):
             y = height * rng.uniform(0.02, 0.95) if line == 0 else y + 1.6 * sheet.size
-            _note(sheet, width * rng.uniform(0.15, 0.85), y, width * rng.uniform(0.1, 0.4), sheet.size * rng.uniform(1.2, 2.2))
+            _note(
+                sheet,
+                width * rng.uniform(0.15, 0.85),
+                y,
+                width * rng.uniform(0.1, 0.4),
+                sheet.size * rng.uniform(1.2, 2.2),
+            )
     if rng.random() < 0.2:
         _stamp(sheet)
     if rng.random() < 0.15:  # a circled number, a tick, a long crossing line
         centre = (round(width * rng.uniform(0.1, 0.9)), round(height * rng.uniform(0.05, 0.95)))
         axes = (round(sheet.size * rng.uniform(1, 2)), round(sheet.size * rng.uniform(0.8, 1.8)))
-        cv2.ellipse(sheet.paper, centre, axes, float(rng.uniform(0, 90)), 15, 370, (30, 30, 30), 2, cv2.LINE_AA)
-        sheet.write(sheet.writer().write(str(rng.integers(1, 99)), rng), sheet.writer().hand, (*centre, 1.4 * sheet.size, sheet.size), None)
+        cv2.ellipse(
+            sheet.paper, centre, axes, float(rng.uniform(0, 90)), 15, 370, (30, 30, 30), 2, cv2.LINE_AA
+        )
+        sheet.write(
+            sheet.writer().write(str(rng.integers(1, 99)), rng),
+            sheet.writer().hand,
+            (*centre, 1.4 * sheet.size, sheet.size),
+            None,
+        )
     if rng.random() < 0.12:
         ends = [(round(width * rng.uniform(0, 1)), round(height * rng.uniform(0, 1))) for _ in range(2)]
         cv2.line(sheet.paper, ends[0], ends[1], (40, 40, 40), int(rng.integers(1, 3)), cv2.LINE_AA)
     if rng.random() < 0.45:
         _bates_number(sheet)
     if rng.random() < 0.1:
-        sheet.print(0.05 * width, 2, f"FROM {rng.choice(text.COMPANIES)} {text.date(rng)} {rng.integers(10, 24)}:{rng.integers(10, 59)} P.{rng.integers(1, 9)}", "DejaVuSansMono.ttf", max(9, round(0.8 * sheet.size)))
+        sheet.print(
+            0.05 * width,
+            2,
+            f"FROM {rng.choice(text.COMPANIES)} {text.date(rng)} {rng.integers(10, 24)}:{rng.integers(10, 59)} P.{rng.integers(1, 9)}",
+            "DejaVuSansMono.ttf",
+            max(9, round(0.8 * sheet.size)),
+        )
 
 
 def _bates_number(sheet: _Sheet) -> None:
@@ -531,7 +623,10 @@ def _stamp(sheet: _Sheet) -> None:
     """A received or date stamp, framed or round, turned and badly inked."""
     rng = sheet.rng
     size = round(sheet.size * rng.uniform(1.0, 1.6))
-    words = [str(rng.choice(["RECEIVED", "FILED", "COPY", "PAID", "APPROVED", "CONFIDENTIAL"])), text.date(rng).upper()]
+    words = [
+        str(rng.choice(["RECEIVED", "FILED", "COPY", "PAID", "APPROVED", "CONFIDENTIAL"])),
+        text.date(rng).upper(),
+    ]
     face = text.font(str(rng.choice(text.BOLD)), size)
     length = round(max(face.getlength(line) for line in words)) + 2 * size
     stamp = Image.new("L", (length, round(3.6 * size)), 0)

@@ -6,7 +6,9 @@ import cv2
 import numpy as np
 
 
-def skew(page: np.ndarray, points: list[np.ndarray], rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray]]:
+def skew(
+    page: np.ndarray, points: list[np.ndarray], rng: np.random.Generator
+) -> tuple[np.ndarray, list[np.ndarray]]:
     """Rotates by up to about two degrees and shifts a little.
 
     Args:
@@ -19,7 +21,12 @@ def skew(page: np.ndarray, points: list[np.ndarray], rng: np.random.Generator) -
     matrix[:, 2] += rng.normal(0, 0.006, 2) * (width, height)
     border = int(rng.choice([255, 255, 255, 0]))
     turned = cv2.warpAffine(
-        page, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(border,) * 3
+        page,
+        matrix,
+        (width, height),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(border,) * 3,
     )
     return turned, [moved @ matrix[:, :2].T + matrix[:, 2] for moved in points]
 
@@ -30,7 +37,9 @@ def edges(page: np.ndarray, rng: np.random.Generator) -> None:
     for side in range(4):
         if rng.random() < 0.18:
             depth = int(rng.uniform(0.004, 0.03) * (width if side % 2 else height))
-            profile = np.clip(depth + np.cumsum(rng.normal(0, 0.25, max(height, width))), 0, 3 * depth).astype(int)
+            profile = np.clip(
+                depth + np.cumsum(rng.normal(0, 0.25, max(height, width))), 0, 3 * depth
+            ).astype(int)
             _darken_side(page, side, profile)
     if rng.random() < 0.2:
         x = int(width * rng.choice([0.03, 0.97]))
@@ -64,7 +73,9 @@ def light(page: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Uneven light and paper grain: a smooth gain over the page, plus noise."""
     height, width = page.shape[:2]
     field = rng.normal(0, 1, (4, 3)).astype(np.float32)
-    gain = 1 - rng.uniform(0, 0.12) * np.abs(cv2.resize(field, (width, height), interpolation=cv2.INTER_CUBIC))
+    gain = 1 - rng.uniform(0, 0.12) * np.abs(
+        cv2.resize(field, (width, height), interpolation=cv2.INTER_CUBIC)
+    )
     paper = rng.uniform(0.85, 1.0)
     grain = rng.normal(0, rng.uniform(0, 5), (height, width)).astype(np.float32)
     return np.clip(page * (gain * paper)[..., None] + grain[..., None], 0, 255).astype(np.uint8)

@@ -45,8 +45,23 @@ COMPANIES = tuple(
         "\n", ""
     ).split("|")
 )
-TITLES = ("Manager", "Vice President", "Director of Sales", "Secretary", "Contracting Officer", "Treasurer", "Owner")
-CLOSINGS = ("Sincerely,", "Very truly yours,", "Yours truly,", "With kind regards,", "Respectfully,", "Cordially,")
+TITLES = (
+    "Manager",
+    "Vice President",
+    "Director of Sales",
+    "Secretary",
+    "Contracting Officer",
+    "Treasurer",
+    "Owner",
+)
+CLOSINGS = (
+    "Sincerely,",
+    "Very truly yours,",
+    "Yours truly,",
+    "With kind regards,",
+    "Respectfully,",
+    "Cordially,",
+)
 MONTHS = (
     "January February March April May June July August September October November December".split()  # noqa: SIM905
 )

@@ -1,0 +1,182 @@
+"""From a trained model to one ONNX file that says of itself all that a caller must know."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import tensorflow as tf
+import tf2onnx
+
+from export.saved_model import DETECTOR_OUTPUTS, DetectorModule
+from training import record
+from training.errors import UserError
+from training.files import atomic_file, sha256
+from training.runner import LoadedModel
+
+# Opset 17 and IR 8 load in ONNX Runtime from 1.14 on, the oldest that .NET users are known to run.
+OPSET = 17
+IR_VERSION = 8
+# A file may be this much larger than the weights in it: graph, names and metadata.
+SIZE_LIMIT = 1.1
+
+
+def convert_detector(
+    loaded: LoadedModel,
+    output: str | os.PathLike[str],
+    *,
+    dynamic_batch: bool = False,
+    score_threshold: float = 0.3,
+) -> pathlib.Path:
+    """Writes a detector as ONNX.
+
+    Args:
+      loaded: the trained model.
+      output: file to write.
+      dynamic_batch: a free batch dimension instead of 1.
+      score_threshold: what a caller should keep, recorded in the metadata; the graph returns all.
+
+    Raises:
+      UserError: the file cannot be written, or it is larger than its weights explain.
+    """
+    module = DetectorModule(loaded, batch=None if dynamic_batch else 1)
+    model, _ = tf2onnx.convert.from_function(
+        module.__call__, input_signature=[module.input_signature], opset=OPSET, output_path=None
+    )
+    _rename_values(model, ["image"], DETECTOR_OUTPUTS)
+    _set_shapes(model, _detector_shapes(loaded, "batch" if dynamic_batch else 1))
+    model.ir_version = IR_VERSION
+    model.producer_name, model.producer_version = "signver-harness", ""
+    model.graph.name = "detector"
+    _share_initializers(model)
+    onnx.helper.set_model_props(model, _detector_metadata(loaded, score_threshold))
+    onnx.checker.check_model(model, full_check=True)
+    _check_size(model, loaded.model)
+    target = pathlib.Path(output)
+    with atomic_file(target) as temporary:
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
+    return target
+
+
+def weight_bytes(model: tf.keras.Model) -> int:
+    """Bytes of a model's variables, trainable or not, in float32."""
+    return sum(4 * int(np.prod(variable.shape)) for variable in model.variables)
+
+
+def _detector_shapes(loaded: LoadedModel, batch: int | str) -> dict[str, list[int | str]]:
+    limit = loaded.params.task.model.detection_generator.max_num_detections
+    return {
+        "image": [batch, "height", "width", 3],
+        "detection_boxes": [batch, limit, 4],
+        "detection_scores": [batch, limit],
+        "detection_classes": [batch, limit],
+        "num_detections": [batch],
+        "raw_boxes": [batch, "anchors", 4],
+        "raw_logits": [batch, "anchors", loaded.params.task.model.num_classes],
+    }
+
+
+def _detector_metadata(loaded: LoadedModel, score_threshold: float) -> dict[str, str]:
+    task = loaded.params.task
+    run = record.read(_model_dir(loaded))
+    generator = task.model.detection_generator
+    names = {str(label): name for label, name in enumerate(task.class_names, start=1)}
+    return {
+        "signver.format": "1",
+        "signver.model": "detector",
+        "signver.experiment": loaded.experiment,
+        "signver.classes": json.dumps(names),
+        "signver.input_size": json.dumps(list(task.model.input_size[:2])),
+        "signver.score_threshold": repr(float(score_threshold)),
+        "signver.nms": json.dumps(
+            {
+                "iou_threshold": generator.nms_iou_threshold,
+                "score_threshold": generator.pre_nms_score_threshold,
+                "max_detections": generator.max_num_detections,
+            }
+        ),
+        "signver.preprocessing": json.dumps(
+            {
+                "outside": "RGB uint8; average whole blocks of n x n pixels, n = floor(max(height / input "
+                "height, width / input width) / 2), where n is at least 2",
+                "inside": "fit with the aspect ratio kept, bilinear, top left; normalise; pad with the mean",
+            }
+        ),
+        "signver.boxes": "fractions of the page, [ymin, xmin, ymax, xmax]",
+        "signver.checkpoint_sha256": sha256(f"{loaded.checkpoint}.index"),
+        "signver.git_commit": run.get("git", {}).get("commit", ""),
+    }
+
+
+def _model_dir(loaded: LoadedModel) -> pathlib.Path:
+    folder = pathlib.Path(loaded.checkpoint).parent
+    return folder if (folder / "run.json").exists() else folder.parent
+
+
+def _rename_values(model: onnx.ModelProto, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Gives inputs and outputs their names, everywhere in the graph; outputs come in the given order.
+
+    The converter names the outputs of a function by the sorted keys of its result.
+    """
+    graph = model.graph
+    found = [value.name for value in graph.output]
+    renamed = dict(zip([value.name for value in graph.input], inputs, strict=True))
+    renamed |= dict(zip(found, sorted(outputs), strict=True))
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+    for value in [*graph.input, *graph.output]:
+        value.name = renamed[value.name]
+    ordered = sorted(graph.output, key=lambda value: outputs.index(value.name))
+    copies = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in ordered]
+    del graph.output[:]
+    graph.output.extend(copies)
+
+
+def _set_shapes(model: onnx.ModelProto, shapes: dict[str, list[int | str]]) -> None:
+    for value in [*model.graph.input, *model.graph.output]:
+        dims = value.type.tensor_type.shape
+        dims.ClearField("dim")
+        for size in shapes[value.name]:
+            if isinstance(size, str):
+                dims.dim.add().dim_param = size
+            else:
+                dims.dim.add().dim_value = size
+    # Shapes of inner values carry the converter's own placeholder names and nothing that runs needs.
+    del model.graph.value_info[:]
+
+
+def _share_initializers(model: onnx.ModelProto) -> None:
+    """Keeps one copy of equal constants: the converter writes anchors and biases once per use."""
+    graph = model.graph
+    kept: dict[bytes, str] = {}
+    replaced: dict[str, str] = {}
+    unique = []
+    for tensor in graph.initializer:
+        key = (
+            bytes(tensor.data_type)
+            + str(list(tensor.dims)).encode()
+            + onnx.numpy_helper.to_array(tensor).tobytes()
+        )
+        if key in kept:
+            replaced[tensor.name] = kept[key]
+        else:
+            kept[key] = tensor.name
+            unique.append(onnx.TensorProto.FromString(tensor.SerializeToString()))
+    del graph.initializer[:]
+    graph.initializer.extend(unique)
+    for node in graph.node:
+        node.input[:] = [replaced.get(name, name) for name in node.input]
+
+
+def _check_size(model: onnx.ModelProto, trained: tf.keras.Model) -> None:
+    size, weights = model.ByteSize(), weight_bytes(trained)
+    # Graph, names and anchors take the same half megabyte whatever the weights.
+    if size > SIZE_LIMIT * weights + 500_000:
+        raise UserError(
+            f"the ONNX file takes {size:,} bytes for {weights:,} bytes of weights; constants are doubled."
+        )

@@ -1,0 +1,416 @@
+"""One HTML file that shows a run: figures, curves, pages with true and found boxes, parity, record.
+
+The file holds its pictures and style and asks no network for anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import html
+import json
+import pathlib
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from export import report_pages
+from export.report_pages import Found, PageResult
+from export.report_plots import Series, line_chart, smooth
+from training import record
+from training.data import tfrecord
+from training.data.page import Box
+from training.errors import UserError
+from training.files import atomic_file
+
+STYLE = pathlib.Path(__file__).with_name("report.css")
+# Above this score a found box is counted and drawn; AP looks at all of them.
+DEFAULT_SCORE = 0.3
+_USUAL_PAGES, _WORST_PAGES = 6, 6
+_UNDEFINED = "–"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What the report tells of, read from the files of a run.
+
+    Attributes:
+      record: `run.json`.
+      config: the text of `params.yaml`.
+      train: the lines of `metrics.jsonl` with phase "train", by step.
+      evaluations: those with phase "eval".
+      card: the data set's card; empty where it has none.
+      classes: label to class name.
+      validation: what `export validate` found; empty where it did not run.
+      pages: pages of the data set with what the ONNX file finds on them.
+      score: the score from which boxes are counted.
+      model_megabytes: size of the ONNX file.
+    """
+
+    record: Mapping[str, Any]
+    config: str
+    train: Sequence[Mapping[str, Any]]
+    evaluations: Sequence[Mapping[str, Any]]
+    card: Mapping[str, Any]
+    classes: Mapping[int, str]
+    validation: Mapping[str, Any]
+    pages: Sequence[PageResult]
+    score: float
+    model_megabytes: float
+
+    @property
+    def best(self) -> Mapping[str, Any]:
+        """The evaluation with the highest AP, whose checkpoint is exported; empty where none ran."""
+        measured = [line for line in self.evaluations if line.get("AP") is not None]
+        return max(measured, key=lambda line: line["AP"], default={})
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m export report`."""
+    parser.add_argument("--model_dir", type=pathlib.Path, required=True, help="folder of the run")
+    parser.add_argument("--onnx", type=pathlib.Path, required=True, help="the exported detector")
+    parser.add_argument("--data", type=pathlib.Path, required=True, help="data set folder")
+    parser.add_argument("--validation", type=pathlib.Path, help="JSON that `export validate` wrote")
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="the HTML file to write")
+    parser.add_argument("--split", default="eval", help="split whose pages are shown (default eval)")
+    parser.add_argument(
+        "--max_pages", type=int, default=200, help="pages of the split that are run (default 200)"
+    )
+    parser.add_argument(
+        "--score", type=float, default=DEFAULT_SCORE, help="count and draw boxes from this score on"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Reads a run, detects on its pages through the SDK, writes the report; returns the exit code."""
+    report = read_run(arguments)
+    with atomic_file(arguments.output) as temporary:
+        temporary.write_text(render(report), encoding="utf-8")
+    print(f"report: {arguments.output}")
+    return 0
+
+
+def read_run(arguments: argparse.Namespace) -> Run:
+    """Everything the report shows.
+
+    Raises:
+      UserError: a file is missing or damaged; the message names it.
+    """
+    metrics = _read_lines(arguments.model_dir / "metrics.jsonl")
+    card = arguments.data / tfrecord.CARD
+    label_map = arguments.data / tfrecord.LABEL_MAP
+    if not arguments.onnx.exists():
+        raise UserError(f"--onnx {arguments.onnx}: no such file; make it with `python -m export onnx`.")
+    pages = tfrecord.read_pages(str(arguments.data / f"{arguments.split}-*"))
+    chosen = [page for _, page in zip(range(arguments.max_pages), pages, strict=False)]
+    return Run(
+        record=record.read(arguments.model_dir),
+        config=_read_text(arguments.model_dir / "params.yaml"),
+        train=[line for line in metrics if line["phase"] == "train"],
+        evaluations=[line for line in metrics if line["phase"] == "eval"],
+        card=_read_json(card) if card.exists() else {},
+        classes=tfrecord.read_label_map(label_map) if label_map.exists() else {},
+        validation=_read_json(arguments.validation) if arguments.validation else {},
+        pages=report_pages.detect_pages(sdk_detector(arguments.onnx, arguments.score), chosen),
+        score=arguments.score,
+        model_megabytes=arguments.onnx.stat().st_size / 1e6,
+    )
+
+
+def sdk_detector(onnx: pathlib.Path, score: float) -> Callable[[np.ndarray], list[Found]]:
+    """What `signver.Detector` finds from a score on, as a function of an RGB image, uint8 [h, w, 3]."""
+    from signver.detector import Detector
+
+    detector = Detector().load(onnx)
+
+    def detect(image: np.ndarray) -> list[Found]:
+        boxes, scores, classes, _ = detector.detect(image)
+        return [
+            Found(Box(ymin, xmin, ymax, xmax, int(label)), float(value))
+            for (ymin, xmin, ymax, xmax), value, label in zip(boxes.tolist(), scores, classes, strict=True)
+            if value >= score
+        ]
+
+    return detect
+
+
+def render(report: Run) -> str:
+    """The whole HTML page."""
+    title = f"Signature detector: {html.escape(str(report.record['experiment']))}"
+    sections = [
+        _section("Result", _headline(report)),
+        _section("Pages", _pages(report)),
+        _section("Training", _curves(report)),
+        _section("Average precision", _precision_table(report)),
+        _section("TensorFlow against ONNX Runtime", _parity(report.validation)),
+        _section("Data", _data(report)),
+        _section("Record of the run", _record(report)),
+        _section("Do it again", _again(report)),
+    ]
+    started = str(report.record.get("started", ""))
+    commit = str(report.record.get("git", {}).get("commit", ""))[:12]
+    subtitle = " · ".join(part for part in (started, commit and f"commit {commit}") if part)
+    return (
+        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<title>{title}</title><style>{STYLE.read_text(encoding='utf-8')}</style></head><body>"
+        f"<header><h1>{title}</h1><p class='note'>{html.escape(subtitle)}</p></header>"
+        f"<main>{''.join(sections)}</main></body></html>\n"
+    )
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{html.escape(title)}</h2>{body}</section>\n"
+
+
+def _headline(report: Run) -> str:
+    boxes = sum(len(one.page.boxes) for one in report.pages)
+    hits = sum(one.hits for one in report.pages)
+    found = sum(len(one.found) for one in report.pages)
+    milliseconds = [one.seconds * 1e3 for one in report.pages]
+    minutes = _minutes(report)
+    speeds = [line["images_per_second"] for line in report.train if line.get("images_per_second")]
+    tiles = [
+        (_fraction(report.best.get("AP50")), "AP50", "held-out pages, best checkpoint"),
+        (_fraction(report.best.get("AP")), "AP", "mean over IoU 0.50 to 0.95"),
+        (f"{hits} of {boxes}", "boxes found", f"score ≥ {report.score:g}, IoU ≥ {report_pages.MATCH_IOU}"),
+        (f"{found - hits}", "false alarms", f"on {len(report.pages)} pages"),
+        (
+            f"{statistics.median(milliseconds):.0f} ms" if milliseconds else _UNDEFINED,
+            "a page",
+            f"ONNX Runtime, median; file {report.model_megabytes:.1f} MB",
+        ),
+        (
+            f"{minutes:.1f} min" if minutes is not None else _UNDEFINED,
+            "training",
+            f"{report.record.get('device', '')}, {statistics.median(speeds):.1f} images/s" if speeds else "",
+        ),
+    ]
+    if report.validation:
+        passed = report.validation.get("passed")
+        tiles.append(("proven" if passed else "NOT equal", "ONNX file", "against TensorFlow, below"))
+    return "<div class='tiles'>" + "".join(_tile(*tile) for tile in tiles) + "</div>"
+
+
+def _tile(value: str, name: str, note: str) -> str:
+    value, name, note = (html.escape(text) for text in (value, name, note))
+    return f"<div><strong>{value}</strong><b>{name}</b><i>{note}</i></div>"
+
+
+def _minutes(report: Run) -> float | None:
+    """Between the first and the last line of the metrics; a pause between two starts counts too."""
+    times = [line["time"] for line in (*report.train, *report.evaluations) if "time" in line]
+    return (max(times) - min(times)) / 60 if len(times) > 1 else None
+
+
+def _pages(report: Run) -> str:
+    if not report.pages:
+        return "<p class='note'>No page.</p>"
+    legend = (
+        "<input type='checkbox' id='truth' checked><label for='truth' class='swatch true'>true box</label>"
+        "<input type='checkbox' id='found' checked><label for='found' class='swatch hit'>found</label>"
+        "<span class='swatch false'>found, but nothing there</span>"
+    )
+    usual = report_pages.spread(report.pages, _USUAL_PAGES)
+    worst = report_pages.worst(report.pages, _WORST_PAGES)
+    groups = _gallery("Evenly through the held-out pages, chosen without looking", usual, report.classes)
+    if worst:
+        groups += _gallery("The worst pages", worst, report.classes)
+    return f"<div class='overlays'>{legend}{groups}</div>"
+
+
+def _gallery(title: str, results: Sequence[PageResult], classes: Mapping[int, str]) -> str:
+    figures = "".join(report_pages.figure(one, classes) for one in results)
+    return f"<div class='group'><h3>{html.escape(title)}</h3><div class='gallery'>{figures}</div></div>"
+
+
+def _curves(report: Run) -> str:
+    loss = _points(report.train, "training_loss")
+    validation = _points(report.evaluations, "validation_loss")
+    charts = [
+        line_chart(
+            "Loss",
+            [
+                Series("training", smooth(loss, max(1, len(loss) // 50))),
+                Series("held-out", validation, marks=True),
+                Series("classification part", _points(report.train, "cls_loss")),
+            ],
+            "step",
+        ),
+        line_chart("Learning rate", [Series("rate", _points(report.train, "learning_rate"))], "step"),
+        line_chart(
+            "Average precision on held-out pages",
+            [Series(name, _points(report.evaluations, name), marks=True) for name in ("AP50", "AP", "AP75")],
+            "step",
+        ),
+        line_chart(
+            "Images a second", [Series("training", _points(report.train, "images_per_second"))], "step"
+        ),
+    ]
+    return f"<div class='charts'>{''.join(charts)}</div>"
+
+
+def _points(lines: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    return [(line["step"], line[key]) for line in lines if line.get(key) is not None]
+
+
+def _precision_table(report: Run) -> str:
+    best = report.best
+    if not best:
+        return "<p class='note'>No evaluation was recorded.</p>"
+    rows = [["all classes", *(_fraction(best.get(key)) for key in ("AP", "AP50", "AP75"))]]
+    named = sorted({key.split("/", 1)[1] for key in best if key.startswith(("AP/", "AP50/"))})
+    order = {name: label for label, name in report.classes.items()}
+    for name in sorted(named, key=lambda name: order.get(name, 0)):
+        rows.append([name, *(_fraction(best.get(f"{key}/{name}")) for key in ("AP", "AP50", "AP75"))])
+    by_step = [
+        [str(line["step"]), *(_fraction(line.get(key)) for key in ("AP", "AP50", "AP75"))]
+        for line in report.evaluations
+    ]
+    note = f"<p class='note'>Best checkpoint, step {best['step']}; COCO's definitions, by pycocotools.</p>"
+    head = ["AP", "AP50", "AP75"]
+    return (
+        note
+        + _table(["class", *head], rows)
+        + "<details><summary>every evaluation</summary>"
+        + _table(["step", *head], by_step)
+        + "</details>"
+    )
+
+
+def _parity(validation: Mapping[str, Any]) -> str:
+    if not validation:
+        return "<p class='note'>Not validated: run <code>python -m export validate</code>.</p>"
+    parts = []
+    plain = [[_words(key), _value(value)] for key, value in validation.items() if not _is_nested(value)]
+    if plain:
+        parts.append(_table(["what", "value"], plain))
+    for key, value in validation.items():
+        if isinstance(value, Mapping):
+            rows = [[_words(name), _value(entry)] for name, entry in value.items()]
+            parts.append(f"<h3>{html.escape(_words(key))}</h3>" + _table(["what", "value"], rows))
+        elif _is_nested(value):
+            columns = list(dict.fromkeys(column for row in value for column in row))
+            rows = [[_value(row.get(column)) for column in columns] for row in value]
+            table = _table([_words(column) for column in columns], rows)
+            parts.append(f"<details><summary>{html.escape(_words(key))}</summary>{table}</details>")
+    return "".join(parts)
+
+
+def _is_nested(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return True
+    return isinstance(value, list) and bool(value) and all(isinstance(row, Mapping) for row in value)
+
+
+def _data(report: Run) -> str:
+    if not report.card:
+        return "<p class='note'>The data set has no card.</p>"
+    names = [report.classes[label] for label in sorted(report.classes)]
+    rows = [
+        [split, str(summary["pages"]), str(summary["documents"])]
+        + [str(summary["boxes"].get(name, 0)) for name in names]
+        for split, summary in report.card["splits"].items()
+    ]
+    notes = "".join(f"<li>{html.escape(str(note))}</li>" for note in report.card.get("notes", ()))
+    seed = "" if report.card.get("seed") is None else f" Seed {report.card['seed']}."
+    return (
+        f"<p>{html.escape(str(report.card['source']))}{seed}</p>"
+        + _table(["split", "pages", "documents", *names], rows)
+        + (f"<ul>{notes}</ul>" if notes else "")
+    )
+
+
+def _record(report: Run) -> str:
+    record_lines = {
+        key: value
+        for key, value in report.record.items()
+        if key not in ("versions", "data", "history", "git")
+    }
+    record_lines["command"] = _command(report.record)
+    rows = [[_words(key), _value(value)] for key, value in record_lines.items() if not _is_nested(value)]
+    git = report.record.get("git", {})
+    changed = " with local changes" if git.get("changed") else ""
+    rows.append(["commit", f"{git['commit']}{changed}" if git else "not a git checkout"])
+    rows += [[name, version] for name, version in report.record.get("versions", {}).items()]
+    for split, data in report.record.get("data", {}).items():
+        rows.append([f"{split} records", f"{data['records']} · sha256 {data['fingerprint']}"])
+    if report.record.get("history"):
+        rows.append(["resumed", f"{len(report.record['history'])} times"])
+    config = f"<details><summary>resolved config</summary><pre>{html.escape(report.config)}</pre></details>"
+    return _table(["what", "value"], rows) + config
+
+
+def _again(report: Run) -> str:
+    commit = report.record.get("git", {}).get("commit")
+    lines = [f"git checkout {commit}"] if commit else []
+    lines += ["scripts/setup.sh && . .venv/bin/activate", _command(report.record)]
+    text = html.escape("\n".join(lines))
+    return (
+        f"<pre>{text}</pre><p class='note'>The seed fixes data order and augmentation; figures differ in the "
+        "last digits between machines, and between runs unless <code>deterministic: true</code> is set.</p>"
+    )
+
+
+def _command(run_record: Mapping[str, Any]) -> str:
+    program, *arguments = run_record.get("command") or ["train.py"]
+    quoted = [f"'{one}'" if any(sign in one for sign in " {}[]*") else one for one in arguments]
+    return " ".join(["python -m training.train" if program == "train.py" else program, *quoted])
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    cells = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<div class='scroll'><table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _fraction(value: float | None) -> str:
+    # COCO says -1 where the data hold no such object.
+    return _UNDEFINED if value is None or value < 0 else f"{value:.3f}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "NO", None: _UNDEFINED}[value]
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(_value(entry) for entry in value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_value(entry)}" for key, entry in value.items())
+    return str(value)
+
+
+def _words(key: str) -> str:
+    return key.replace("_", " ")
+
+
+def _read_text(path: pathlib.Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; name the folder of a finished run.") from error
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        value = json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not JSON ({error}); make it anew.") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object, found a {type(value).__name__}.")
+    return value
+
+
+def _read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
+    lines = []
+    for number, text in enumerate(_read_text(path).splitlines(), start=1):
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {number}: not JSON ({error.msg}); delete that line.") from error
+    return lines

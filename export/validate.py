@@ -1,0 +1,270 @@
+"""Proof that an ONNX file computes what the trained model computes.
+
+Three comparisons, on real or synthetic pages and on random pixels:
+
+1. The heads' raw outputs, value by value: the arithmetic.
+2. The detections, matched by class and overlap: the decoding and the suppression. Matched, because
+   equal scores may come out in another order and an index tells nothing then.
+3. The SDK's own code path against the model called directly.
+
+An empty answer proves nothing: a validation without enough detections fails.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+from export.saved_model import DETECTOR_OUTPUTS, DetectorModule
+from signver.detector import Detector
+from training.errors import UserError
+from training.runner import LoadedModel
+
+# Bounds for float32 on another runtime. Raw outputs: logits of magnitude 10 and their rounding.
+RAW_LIMIT = 1e-3
+BOX_LIMIT_PIXELS = 0.5
+SCORE_LIMIT = 1e-3
+# Under this IoU two detections are not the same one.
+MATCH_IOU = 0.9
+# Detections under this score decide nothing and may differ by what suppression kept.
+COMPARED_SCORE = 0.05
+
+
+@dataclasses.dataclass
+class Report:
+    """What a validation found.
+
+    Attributes:
+      pages: compared pages.
+      detections: compared detections, over COMPARED_SCORE, of the trained model.
+      unmatched: detections of either side without a partner.
+      box_pixels: largest difference of a coordinate, in pixels of the page.
+      score: largest difference of a score.
+      raw_boxes, raw_logits: largest differences of head outputs, on pages and random pixels.
+      failures: what makes it fail, one sentence each; empty when it passes.
+    """
+
+    pages: int = 0
+    detections: int = 0
+    unmatched: int = 0
+    box_pixels: float = 0.0
+    score: float = 0.0
+    raw_boxes: float = 0.0
+    raw_logits: float = 0.0
+    failures: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the file may be shipped."""
+        return not self.failures
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, with the limits beside the figures."""
+        limits = {
+            "raw_boxes": RAW_LIMIT,
+            "raw_logits": RAW_LIMIT,
+            "box_pixels": BOX_LIMIT_PIXELS,
+            "score": SCORE_LIMIT,
+            "unmatched": 0,
+        }
+        return {**dataclasses.asdict(self), "passed": self.passed, "limits": limits}
+
+
+def validate_detector(
+    loaded: LoadedModel,
+    onnx_file: str | os.PathLike[str],
+    images: Sequence[Image.Image],
+    minimum_detections: int = 10,
+    seed: int = 0,
+) -> Report:
+    """Compares a trained detector with its ONNX file.
+
+    Args:
+      loaded: the trained model.
+      onnx_file: what `python -m export onnx` wrote.
+      images: RGB pages.
+      minimum_detections: fewer over COMPARED_SCORE on all pages together fail.
+      seed: of the random pixels.
+
+    Raises:
+      UserError: no page, or a file that is no detector.
+    """
+    if not images:
+        raise UserError("validate: no pages to compare on; give --pages or --synthetic.")
+    sdk = Detector().load(onnx_file)
+    session = onnxruntime.InferenceSession(os.fspath(onnx_file), providers=["CPUExecutionProvider"])
+    module = DetectorModule(loaded, batch=1)
+    report = Report(pages=len(images))
+    height, width = sdk.input_size
+    noise = np.random.default_rng(seed).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+    _compare_raw(report, _run(session, noise), _run_trained(module, noise))
+    for image in images:
+        # The SDK's own reduction comes first, so that both sides see the same pixels.
+        pixels = np.asarray(sdk._reduce(image), np.uint8)[np.newaxis]
+        trained = _run_trained(module, pixels)
+        _compare_raw(report, _run(session, pixels), trained)
+        found = sdk.detect(image)
+        _compare_detections(report, found[:3], trained, image.size)
+    _judge(report, minimum_detections)
+    return report
+
+
+def load_pages(paths: Sequence[str], limit: int) -> list[Image.Image]:
+    """Up to `limit` RGB pages from image files, folders of images, or TFRecord patterns."""
+    found: list[Image.Image] = []
+    for image in _images(paths):
+        found.append(image)
+        if len(found) == limit:
+            break
+    return found
+
+
+def synthetic_pages(count: int, seed: int) -> list[Image.Image]:
+    """Pages of the generator's evaluation writers."""
+    from training.data.synthetic.page import synthesize_page
+
+    pages = [synthesize_page(seed, index, evaluation=True) for index in range(count)]
+    return [Image.open(io.BytesIO(page.image)).convert("RGB") for page in pages]
+
+
+def table(report: Report) -> str:
+    """The report as text."""
+    rows = [
+        ("raw box outputs", report.raw_boxes, RAW_LIMIT),
+        ("raw class logits", report.raw_logits, RAW_LIMIT),
+        ("box coordinate, pixels", report.box_pixels, BOX_LIMIT_PIXELS),
+        ("score", report.score, SCORE_LIMIT),
+        ("detections without partner", report.unmatched, 0),
+    ]
+    lines = [f"{report.pages} pages, {report.detections} detections compared", ""]
+    lines += [f"{'largest difference':28} {'found':>12} {'limit':>12}"]
+    lines += [f"{name:28} {value:12.3g} {limit:12.3g}" for name, value, limit in rows]
+    verdict = "PASSED" if report.passed else "FAILED"
+    return "\n".join([*lines, "", verdict, *(f"  {failure}" for failure in report.failures)])
+
+
+def write_report(report: Report, path: pathlib.Path) -> None:
+    """Writes the report as JSON."""
+    from training.files import write_json
+
+    write_json(path, json.loads(json.dumps(report.as_dict())))
+
+
+def _images(paths: Sequence[str]) -> Iterator[Image.Image]:
+    from training.data.tfrecord import read_pages
+
+    for text in paths:
+        path = pathlib.Path(text)
+        if path.is_dir() and not list(path.glob("*.tfrecord")):
+            files = sorted(
+                file for file in path.iterdir() if file.suffix.lower() in (".png", ".jpg", ".jpeg", ".tif")
+            )
+            if not files:
+                raise UserError(f"--pages {path}: no images in this folder.")
+            yield from (Image.open(file).convert("RGB") for file in files)
+        elif path.suffix.lower() in (".png", ".jpg", ".jpeg", ".tif"):
+            if not path.exists():
+                raise UserError(f"--pages {path}: no such file.")
+            yield Image.open(path).convert("RGB")
+        else:
+            pattern = f"{path}/eval*" if path.is_dir() else text
+            yield from (Image.open(io.BytesIO(page.image)).convert("RGB") for page in read_pages(pattern))
+
+
+def _run(session: onnxruntime.InferenceSession, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    return dict(zip(DETECTOR_OUTPUTS, session.run(list(DETECTOR_OUTPUTS), {"image": pixels}), strict=True))
+
+
+def _run_trained(module: DetectorModule, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: value.numpy() for name, value in module.__call__(pixels).items()}
+
+
+def _compare_raw(report: Report, found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    for name in ("raw_boxes", "raw_logits"):
+        if found[name].shape != expected[name].shape:
+            report.failures.append(
+                f"{name}: shape {found[name].shape}, the trained model gives {expected[name].shape}."
+            )
+            continue
+        difference = np.abs(found[name] - expected[name]).max()
+        worst = np.inf if np.isnan(difference) else float(difference)
+        setattr(report, name, max(getattr(report, name), worst))
+
+
+def _compare_detections(
+    report: Report, found: Sequence[np.ndarray], trained: dict[str, np.ndarray], size: tuple[int, int]
+) -> None:
+    count = int(trained["num_detections"][0])
+    expected = [trained[name][0, :count] for name in DETECTOR_OUTPUTS[:3]]
+    pairs, unmatched = match(expected, found)
+    report.detections += len(pairs)
+    report.unmatched += unmatched
+    scale = np.array([size[1], size[0], size[1], size[0]])
+    for left, right in pairs:
+        report.box_pixels = max(
+            report.box_pixels, float(np.abs((expected[0][left] - found[0][right]) * scale).max())
+        )
+        report.score = max(report.score, abs(float(expected[1][left] - found[1][right])))
+
+
+def match(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> tuple[list[tuple[int, int]], int]:
+    """Pairs detections of the same class by overlap, best first.
+
+    Args:
+      expected, found: boxes [n, 4], scores [n], classes [n].
+
+    Returns:
+      Index pairs, and how many over COMPARED_SCORE on either side stay without a partner.
+    """
+    pairs: list[tuple[int, int]] = []
+    free = set(range(len(found[0])))
+    lonely = 0
+    for left in range(len(expected[0])):
+        candidates = [right for right in free if found[2][right] == expected[2][left]]
+        overlaps = [iou(expected[0][left], found[0][right]) for right in candidates]
+        if overlaps and max(overlaps) >= MATCH_IOU:
+            right = candidates[int(np.argmax(overlaps))]
+            free.discard(right)
+            if expected[1][left] >= COMPARED_SCORE:
+                pairs.append((left, right))
+        elif expected[1][left] >= COMPARED_SCORE + SCORE_LIMIT:
+            lonely += 1
+    lonely += sum(bool(found[1][right] >= COMPARED_SCORE + SCORE_LIMIT) for right in free)
+    return pairs, lonely
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two [ymin, xmin, ymax, xmax] boxes."""
+    height = min(a[2], b[2]) - max(a[0], b[0])
+    width = min(a[3], b[3]) - max(a[1], b[1])
+    common = max(0.0, float(height)) * max(0.0, float(width))
+    union = float((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])) - common
+    return common / union if union > 0 else 0.0
+
+
+def _judge(report: Report, minimum: int) -> None:
+    if report.detections < minimum:
+        report.failures.append(
+            f"only {report.detections} detections over {COMPARED_SCORE} on {report.pages} pages, at least {minimum} "
+            "are needed: train longer or give more pages, an empty comparison proves nothing."
+        )
+    checks = [
+        ("raw box outputs", report.raw_boxes, RAW_LIMIT),
+        ("raw class logits", report.raw_logits, RAW_LIMIT),
+        ("box coordinates, in pixels,", report.box_pixels, BOX_LIMIT_PIXELS),
+        ("scores", report.score, SCORE_LIMIT),
+    ]
+    for name, value, limit in checks:
+        if not value <= limit:
+            report.failures.append(f"{name} differ by {value:.3g}; the limit is {limit:g}.")
+    if report.unmatched:
+        report.failures.append(f"{report.unmatched} detections have no partner of the same class and place.")

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Exports a trained detector and proves the ONNX file equal to the model.
+#
+#   scripts/export.sh runs/detector data/signverod
+#
+# writes runs/detector/{saved_model,detector.onnx,validation.json}.
+set -euo pipefail
+if [ $# -ne 2 ] || [ "$1" = --help ]; then
+  sed -n '2,6s/^# \{0,1\}//p' "$0" >&2
+  exit 2
+fi
+model_dir=$(realpath -m "$1") data=$(realpath -m "$2")
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+scripts/setup.sh
+export PATH="${VENV:-.venv}/bin:$PATH" TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
+python -m export saved_model --model_dir "$model_dir" --output "$model_dir/saved_model"
+python -m export onnx --model_dir "$model_dir" --output "$model_dir/detector.onnx"
+python -m export validate --model_dir "$model_dir" --onnx "$model_dir/detector.onnx" --data "$data" \
+  --output "$model_dir/validation.json"

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Every check of the project: format, lint, types, tests. Arguments go to pytest.
+#
+#   scripts/test.sh                     # everything
+#   scripts/test.sh -m 'not slow'       # what takes seconds
+#   scripts/test.sh tests/signver -x
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+scripts/setup.sh
+export PATH="${VENV:-.venv}/bin:$PATH" TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
+
+failed=()
+check() { # check NAME COMMAND...: runs it, and remembers a failure instead of stopping at the first
+  printf '== %s\n' "$1"
+  "${@:2}" || failed+=("$1")
+}
+
+check 'ruff' ruff check .
+check 'ruff format' ruff format --check .
+check 'mypy' mypy
+check 'pytest' python -m pytest "$@"
+
+if [ ${#failed[@]} -gt 0 ]; then
+  printf 'failed: %s\n' "$(IFS=, && echo "${failed[*]}")" >&2
+  exit 1
+fi

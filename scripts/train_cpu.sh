@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Trains the detector on a CPU: configs/detector/cpu.yaml on a data set of your own.
+#
+#   scripts/train_cpu.sh data/signverod runs/detector [more arguments of training.train]
+#
+# The same command again continues an interrupted run.
+set -euo pipefail
+if [ $# -lt 2 ] || [ "$1" = --help ]; then
+  sed -n '2,6s/^# \{0,1\}//p' "$0" >&2
+  exit 2
+fi
+data=$(realpath -m "$1") model_dir=$(realpath -m "$2")
+shift 2
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+scripts/setup.sh
+export PATH="${VENV:-.venv}/bin:$PATH"
+exec python -m training.train --experiment=retinanet_signverod --mode=train_and_eval \
+  --config_file=configs/detector/cpu.yaml --model_dir="$model_dir" \
+  --params_override="{task: {train_data: {input_path: '$data/train*'}, validation_data: {input_path: '$data/eval*'}}}" \
+  "$@"

@@ -1,0 +1,110 @@
+"""Finds signatures, initials, redactions and dates on a page, with ONNX Runtime alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import NamedTuple
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+from signver.errors import SignVerError
+from signver.images import Picture, as_rgb
+
+
+class Detections(NamedTuple):
+    """What `Detector.detect` returns; unpacks as SignVer's own does.
+
+    Attributes:
+      boxes: float32 [n, 4], fractions of the page, [ymin, xmin, ymax, xmax], y down.
+      scores: float32 [n], 0..1, falling.
+      classes: int64 [n], labels from 1 on; names in `Detector.class_names`.
+      detections: the same by the names of the model's outputs.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+    detections: dict[str, np.ndarray]
+
+
+class Detector:
+    """A detector in ONNX form.
+
+        detector = Detector()
+        detector.load("detector.onnx")
+        boxes, scores, classes, _ = detector.detect("letter.png")
+
+    The session is made once and may be used from several threads.
+    """
+
+    def __init__(self, threads: int = 0):
+        """Args: threads: cores that one call may use; 0 lets ONNX Runtime take all."""
+        self._threads = threads
+        self._session: onnxruntime.InferenceSession | None = None
+        self.class_names: dict[int, str] = {}
+        self.input_size: tuple[int, int] = (0, 0)
+        self.score_threshold = 0.0
+
+    def load(self, path: str | os.PathLike[str]) -> Detector:
+        """Reads a model exported by `python -m export onnx`.
+
+        Raises:
+          SignVerError: the file is missing, damaged, or no detector.
+        """
+        if not os.path.isfile(path):
+            raise SignVerError(f"{os.fspath(path)}: no such file.")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.log_severity_level = 3
+        try:
+            session = onnxruntime.InferenceSession(
+                os.fspath(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime raises a dozen classes without a common base
+            reason = (str(error).splitlines() or ["unknown"])[0]
+            raise SignVerError(
+                f"{os.fspath(path)}: not a model that ONNX Runtime loads ({reason})."
+            ) from error
+        metadata = session.get_modelmeta().custom_metadata_map
+        if metadata.get("signver.model") != "detector":
+            raise SignVerError(
+                f"{os.fspath(path)}: no signver detector; its metadata lack signver.model=detector."
+            )
+        self.class_names = {
+            int(label): name for label, name in json.loads(metadata["signver.classes"]).items()
+        }
+        height, width = json.loads(metadata["signver.input_size"])
+        self.input_size = (int(height), int(width))
+        self.score_threshold = float(metadata["signver.score_threshold"])
+        self._session = session
+        return self
+
+    def detect(self, image: Picture) -> Detections:
+        """Everything found on one page, best first; filter by score as the use asks.
+
+        Args:
+          image: a path, a Pillow image, or uint8 pixels [h, w], [h, w, 3] or [1, h, w, 3].
+
+        Raises:
+          SignVerError: no model is loaded, or the image cannot be used.
+        """
+        if self._session is None:
+            raise SignVerError("no model loaded; call load(path) first.")
+        pixels = np.asarray(self._reduce(as_rgb(image)), np.uint8)[np.newaxis]
+        names = ["detection_boxes", "detection_scores", "detection_classes", "num_detections"]
+        boxes, scores, classes, count = self._session.run(names, {"image": pixels})
+        found = int(count[0])
+        result = (boxes[0, :found], scores[0, :found], classes[0, :found].astype(np.int64))
+        return Detections(*result, dict(zip(names, (boxes, scores, classes, count), strict=True)))
+
+    def _reduce(self, image: Image.Image) -> Image.Image:
+        """Averages whole pixels of pages more than twice as large as the model looks at.
+
+        The model's own resize takes four neighbours; from far above it would skip thin strokes.
+        """
+        ratio = max(image.height / self.input_size[0], image.width / self.input_size[1])
+        factor = int(ratio / 2)
+        return image.reduce(factor) if factor >= 2 else image
