@@ -13,7 +13,8 @@ examples:
   python -m export saved_model --model_dir=runs/detector --output=runs/detector/saved_model
   python -m export onnx --model_dir=runs/detector --output=runs/detector/detector.onnx
   python -m export validate --model_dir=runs/detector --onnx=runs/detector/detector.onnx --synthetic=20
-  python -m export report --model_dir=runs/detector --onnx=runs/detector/detector.onnx --data=data --output=report.html
+  python -m export report --model_dir=runs/detector --onnx=runs/detector/detector.onnx --data=data \\
+      --output=report.html
 """
 
 
@@ -60,7 +61,7 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
 def main() -> int:
     """Entry point; returns the exit code."""
     arguments = parse_arguments()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if arguments.command == "report":
         from export import report
 

@@ -150,8 +150,7 @@ def _rectangle(box: Box, kind: str, width: int, height: int, text: str = "") -> 
     )
     if not text:
         return shape
-    # Above its box, unless that is outside the page.
+    # Above its box, unless that is outside the page; in the right third it ends where the box ends.
     baseline = y - 5 if y > 22 else box.ymax * height + 18
-    return (
-        f"<g class='found {kind}'>{shape}<text x='{x:.1f}' y='{baseline:.1f}'>{html.escape(text)}</text></g>"
-    )
+    anchor = f"class='end' x='{box.xmax * width:.1f}'" if x > width * 2 / 3 else f"x='{x:.1f}'"
+    return f"<g class='found {kind}'>{shape}<text {anchor} y='{baseline:.1f}'>{html.escape(text)}</text></g>"

@@ -38,10 +38,11 @@ def line_chart(title: str, series: Sequence[Series], x_label: str, *, from_zero:
         return f"<figure>{caption}<p class='note'>Nothing recorded.</p></figure>"
     xs = [x for one in drawn for x, _ in one.points]
     ys = [y for one in drawn for _, y in one.points]
-    x_ticks = ticks(min(xs), max(xs))
+    x_low = min(0.0, *xs)
+    x_ticks = ticks(x_low, max(xs))
     y_ticks = ticks(min(0.0, *ys) if from_zero else min(ys), max(ys))
-    scale = _Scale(min(xs), max(max(xs), min(xs) + 1e-9), y_ticks[0], y_ticks[-1])
-    parts = [_grid(scale, [tick for tick in x_ticks if min(xs) <= tick <= max(xs)], y_ticks)]
+    scale = _Scale(x_low, max(max(xs), x_low + 1e-9), y_ticks[0], y_ticks[-1])
+    parts = [_grid(scale, [tick for tick in x_ticks if x_low <= tick <= max(xs)], y_ticks)]
     parts += [_line(scale, one, number) for number, one in enumerate(drawn)]
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     parts.append(f"<text x='{middle:.0f}' y='{_HEIGHT - 6}' class='mid'>{html.escape(x_label)}</text>")

@@ -254,7 +254,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 def _judge(report: Report, minimum: int) -> None:
     if report.detections < minimum:
         report.failures.append(
-            f"only {report.detections} detections over {COMPARED_SCORE} on {report.pages} pages, at least {minimum} "
+            f"only {report.detections} detections over {COMPARED_SCORE} on {report.pages} pages, {minimum} "
             "are needed: train longer or give more pages, an empty comparison proves nothing."
         )
     checks = [

@@ -64,7 +64,7 @@ def main() -> int:
     """Entry point; returns the exit code."""
     arguments = parse_arguments()
     # TensorFlow's own start-up notes would hide ours; TF_CPP_MIN_LOG_LEVEL=0 brings them back.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     files = arguments.config_file
     if (
         arguments.mode == "eval"

@@ -110,7 +110,10 @@ def parse_example(example: Any) -> Page:
         image=encoded[0] if encoded else b"",
         height=number("image/height"),
         width=number("image/width"),
-        boxes=tuple(Box(*box, label=int(label)) for *box, label in zip(*sides, labels, strict=True)),
+        boxes=tuple(
+            Box(ymin, xmin, ymax, xmax, int(label))
+            for ymin, xmin, ymax, xmax, label in zip(*sides, labels, strict=True)
+        ),
     )
 
 
@@ -224,7 +227,8 @@ def _card_text(name: str, card: Mapping[str, Any]) -> str:
         megabytes = sum(file["bytes"] for file in summary["files"]) / 1e6
         cells = [str(summary["boxes"].get(class_name, 0)) for class_name in names]
         lines.append(
-            f"| {split} | {summary['pages']} | {summary['documents']} | {' | '.join(cells)} | {megabytes:.1f} |"
+            f"| {split} | {summary['pages']} | {summary['documents']} | "
+            f"{' | '.join(cells)} | {megabytes:.1f} |"
         )
     lines += ["", *(f"- {note}" for note in card["notes"])]
     return "\n".join(lines).rstrip() + "\n"

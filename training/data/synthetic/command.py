@@ -9,6 +9,7 @@ import io
 import multiprocessing
 import os
 import pathlib
+import sys
 from collections.abc import Iterator
 
 from training.data.page import Page
@@ -91,7 +92,9 @@ def _generate(arguments: argparse.Namespace, count: int, evaluation: bool, label
     name = "eval pages" if evaluation else "train pages"
     # Processes are spawned: TensorFlow, which the writer has loaded, does not survive a fork.
     with multiprocessing.get_context("spawn").Pool(max(1, arguments.processes)) as pool:
-        yield from tqdm(pool.imap(make, range(count), chunksize=8), total=count, desc=name, unit="page")
+        pages = pool.imap(make, range(count), chunksize=8)
+        interval = 0.5 if sys.stderr.isatty() else 60
+        yield from tqdm(pages, total=count, desc=name, unit="page", mininterval=interval)
 
 
 def _make(seed: int, long_side: int, evaluation: bool, labels: int, index: int) -> Page:

@@ -429,7 +429,7 @@ def _redact_lines(sheet: _Sheet, left: float, top: float, bottom: float) -> None
     for _ in range(int(rng.integers(1, 7))):
         width = sheet.size * float(np.exp(rng.uniform(0.7, 3.0)))
         height = sheet.line * (0.95 if rng.random() < 0.85 else rng.uniform(1.5, 4))
-        y = top + sheet.line * int(rng.integers(0, max(1, (bottom - top - height) / sheet.line)))
+        y = top + sheet.line * int(rng.integers(0, max(1, int((bottom - top - height) / sheet.line))))
         sheet.redact(
             min(left + rng.uniform(0, 0.7) * sheet.width, 0.97 * sheet.width - width), y, width, height
         )
@@ -567,15 +567,10 @@ def _distract(sheet: _Sheet) -> None:
     """Marks that are not signatures, most of them near where nothing else stands."""
     rng, width, height = sheet.rng, sheet.width, sheet.height
     if rng.random() < 0.25:
+        top = height * rng.uniform(0.02, 0.95)
         for line in range(int(rng.integers(1, 5))):
-            y = height * rng.uniform(0.02, 0.95) if line == 0 else y + 1.6 * sheet.size
-            _note(
-                sheet,
-                width * rng.uniform(0.15, 0.85),
-                y,
-                width * rng.uniform(0.1, 0.4),
-                sheet.size * rng.uniform(1.2, 2.2),
-            )
+            x, length = width * rng.uniform(0.15, 0.85), width * rng.uniform(0.1, 0.4)
+            _note(sheet, x, top + 1.6 * line * sheet.size, length, sheet.size * rng.uniform(1.2, 2.2))
     if rng.random() < 0.2:
         _stamp(sheet)
     if rng.random() < 0.15:  # a circled number, a tick, a long crossing line
@@ -596,13 +591,9 @@ def _distract(sheet: _Sheet) -> None:
     if rng.random() < 0.45:
         _bates_number(sheet)
     if rng.random() < 0.1:
-        sheet.print(
-            0.05 * width,
-            2,
-            f"FROM {rng.choice(text.COMPANIES)} {text.date(rng)} {rng.integers(10, 24)}:{rng.integers(10, 59)} P.{rng.integers(1, 9)}",
-            "DejaVuSansMono.ttf",
-            max(9, round(0.8 * sheet.size)),
-        )
+        time = f"{rng.integers(10, 24)}:{rng.integers(10, 59)} P.{rng.integers(1, 9)}"
+        words = f"FROM {rng.choice(text.COMPANIES)} {text.date(rng)} {time}"
+        sheet.print(0.05 * width, 2, words, "DejaVuSansMono.ttf", max(9, round(0.8 * sheet.size)))
 
 
 def _bates_number(sheet: _Sheet) -> None:

@@ -62,9 +62,7 @@ CLOSINGS = (
     "Respectfully,",
     "Cordially,",
 )
-MONTHS = (
-    "January February March April May June July August September October November December".split()  # noqa: SIM905
-)
+MONTHS = "January February March April May June July August September October November December".split()
 
 
 @functools.cache
