@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import pathlib
+from typing import Any
 
-from training.errors import run_command
+from training.errors import UserError, run_command
+
+# What each model is exported with: the experiment's name in run.json -> command ->
+# module:function. A new model is a new row; functions of one column take the same arguments.
+EXPORTS: dict[str, dict[str, str]] = {
+    "retinanet_signverod": {
+        "saved_model": "export.saved_model:save",
+        "onnx": "export.onnx_model:convert_detector",
+        "validate": "export.validate:validate_detector",
+    },
+}
 
 _EXAMPLES = """
 examples:
@@ -32,8 +44,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     validate = commands.add_parser(
         "validate", help="trained model against ONNX file; exit code 1 when they differ"
     )
-    for command in (saved, onnx, validate):
-        command.add_argument("--model_dir", required=True, help="folder of a run of training.train")
+    trained = validate.add_mutually_exclusive_group(required=True)
+    trained.add_argument(
+        "--saved_model", type=pathlib.Path, help="compare with an exported SavedModel instead of a run"
+    )
+    for command, place in ((saved, saved), (onnx, onnx), (validate, trained)):
+        place.add_argument("--model_dir", required=place is command, help="folder of a run of training.train")
         command.add_argument("--checkpoint", choices=("best", "last"), default="best")
     for command in (saved, onnx):
         command.add_argument("--output", required=True, type=pathlib.Path)
@@ -66,36 +82,54 @@ def main() -> int:
         from export import report
 
         return report.run(arguments)
+    if arguments.command == "validate":
+        return _validate(arguments)
+    return _convert(arguments)
+
+
+def _convert(arguments: argparse.Namespace) -> int:
     from training.runner import load_model
 
     loaded = load_model(arguments.model_dir, arguments.checkpoint)
-    if arguments.command == "saved_model":
-        from export import saved_model
-
-        print(f"{saved_model.save(loaded, arguments.output)}: SavedModel of {loaded.checkpoint}")
-        return 0
+    options = {}
     if arguments.command == "onnx":
-        from export import onnx_model
+        options = {"dynamic_batch": arguments.dynamic_batch, "score_threshold": arguments.score_threshold}
+    path = _function(loaded.experiment, arguments.command)(loaded, arguments.output, **options)
+    size = sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
+    print(f"{path}: {arguments.command}, {size / 1e6:.1f} MB, of {loaded.checkpoint}")
+    return 0
 
-        path = onnx_model.convert_detector(
-            loaded,
-            arguments.output,
-            dynamic_batch=arguments.dynamic_batch,
-            score_threshold=arguments.score_threshold,
-        )
-        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, opset {onnx_model.OPSET}, of {loaded.checkpoint}")
-        return 0
+
+def _validate(arguments: argparse.Namespace) -> int:
+    if not arguments.onnx.is_file():
+        raise UserError(f"--onnx {arguments.onnx}: no such file; make it with `python -m export onnx`.")
+    if not arguments.pages and not arguments.synthetic:
+        raise UserError("validate: nothing to compare on; give --pages, --synthetic or both.")
     from export import validate
 
     images = validate.load_pages(arguments.pages, arguments.limit)
     images += validate.synthetic_pages(arguments.synthetic, arguments.seed)
-    report_found = validate.validate_detector(
-        loaded, arguments.onnx, images, arguments.minimum_detections, arguments.seed
-    )
-    print(validate.table(report_found))
+    options = (arguments.onnx, images, arguments.minimum_detections, arguments.seed)
+    if arguments.saved_model:
+        report = validate.validate_saved_model(arguments.saved_model, *options)
+    else:
+        from training.runner import load_model
+
+        loaded = load_model(arguments.model_dir, arguments.checkpoint)
+        report = _function(loaded.experiment, "validate")(loaded, *options)
+    print(validate.table(report))
     if arguments.output:
-        validate.write_report(report_found, arguments.output)
-    return 0 if report_found.passed else 1
+        validate.write_report(report, arguments.output)
+    return 0 if report.passed else 1
+
+
+def _function(experiment: str, command: str) -> Any:
+    """The row's function for a command."""
+    if command not in EXPORTS.get(experiment, {}):
+        known = ", ".join(sorted(name for name, row in EXPORTS.items() if command in row))
+        raise UserError(f"{command}: no export of {experiment}; there is one of {known}.")
+    module, name = EXPORTS[experiment][command].split(":")
+    return getattr(importlib.import_module(module), name)
 
 
 if __name__ == "__main__":

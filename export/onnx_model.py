@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pathlib
@@ -51,8 +52,9 @@ def convert_detector(
     _set_shapes(model, _detector_shapes(loaded, "batch" if dynamic_batch else 1))
     model.ir_version = IR_VERSION
     model.producer_name, model.producer_version = "signver-harness", ""
-    model.graph.name = "detector"
+    model.graph.name, model.graph.doc_string = "detector", ""
     _share_initializers(model)
+    _number_names(model)
     onnx.helper.set_model_props(model, _detector_metadata(loaded, score_threshold))
     onnx.checker.check_model(model, full_check=True)
     _check_size(model, loaded.model)
@@ -107,7 +109,7 @@ def _detector_metadata(loaded: LoadedModel, score_threshold: float) -> dict[str,
             }
         ),
         "signver.boxes": "fractions of the page, [ymin, xmin, ymax, xmax]",
-        "signver.checkpoint_sha256": sha256(f"{loaded.checkpoint}.index"),
+        "signver.checkpoint_sha256": _checkpoint_sha256(loaded.checkpoint),
         "signver.git_commit": run.get("git", {}).get("commit", ""),
     }
 
@@ -115,6 +117,13 @@ def _detector_metadata(loaded: LoadedModel, score_threshold: float) -> dict[str,
 def _model_dir(loaded: LoadedModel) -> pathlib.Path:
     folder = pathlib.Path(loaded.checkpoint).parent
     return folder if (folder / "run.json").exists() else folder.parent
+
+
+def _checkpoint_sha256(checkpoint: str) -> str:
+    """One digest over the digests of a checkpoint's files, in the order of their names."""
+    prefix = pathlib.Path(checkpoint)
+    files = sorted(prefix.parent.glob(f"{prefix.name}.*"))
+    return hashlib.sha256("".join(sha256(file) for file in files).encode()).hexdigest()
 
 
 def _rename_values(model: onnx.ModelProto, inputs: Sequence[str], outputs: Sequence[str]) -> None:
@@ -157,11 +166,8 @@ def _share_initializers(model: onnx.ModelProto) -> None:
     replaced: dict[str, str] = {}
     unique = []
     for tensor in graph.initializer:
-        key = (
-            bytes(tensor.data_type)
-            + str(list(tensor.dims)).encode()
-            + onnx.numpy_helper.to_array(tensor).tobytes()
-        )
+        kind = f"{tensor.data_type} {list(tensor.dims)} ".encode()
+        key = kind + onnx.numpy_helper.to_array(tensor).tobytes()
         if key in kept:
             replaced[tensor.name] = kept[key]
         else:
@@ -171,6 +177,34 @@ def _share_initializers(model: onnx.ModelProto) -> None:
     graph.initializer.extend(unique)
     for node in graph.node:
         node.input[:] = [replaced.get(name, name) for name in node.input]
+
+
+def _number_names(model: onnx.ModelProto) -> None:
+    """Names nodes, values and constants by their order, so that the same weights give the same bytes.
+
+    The converter and Keras number names by counters of the process that never start again.
+    """
+    graph = model.graph
+    if any(attribute.HasField("g") for node in graph.node for attribute in node.attribute):
+        raise AssertionError("subgraphs: their names would need numbers too")
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    names = {value.name: value.name for value in [*graph.input, *graph.output]} | {"": ""}
+    used = []
+    for number, node in enumerate(graph.node):
+        for name in node.input:
+            if name not in names:
+                used.append(constants[name])
+                names[name] = f"constant_{len(used)}"
+        for place, name in enumerate(node.output):
+            names.setdefault(name, f"{node.op_type}_{number}" + (f"_{place}" if place else ""))
+        node.name, node.doc_string = f"{node.op_type}_{number}", ""
+        node.input[:] = [names[name] for name in node.input]
+        node.output[:] = [names[name] for name in node.output]
+    kept = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in used]
+    for tensor in kept:
+        tensor.name = names[tensor.name]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
 
 
 def _check_size(model: onnx.ModelProto, trained: tf.keras.Model) -> None:

@@ -113,14 +113,14 @@ def read_run(arguments: argparse.Namespace) -> Run:
         card=_read_json(card) if card.exists() else {},
         classes=tfrecord.read_label_map(label_map) if label_map.exists() else {},
         validation=_read_json(arguments.validation) if arguments.validation else {},
-        pages=report_pages.detect_pages(sdk_detector(arguments.onnx, arguments.score), chosen),
+        pages=report_pages.detect_pages(sdk_detector(arguments.onnx), chosen, arguments.score),
         score=arguments.score,
         model_megabytes=arguments.onnx.stat().st_size / 1e6,
     )
 
 
-def sdk_detector(onnx: pathlib.Path, score: float) -> Callable[[np.ndarray], list[Found]]:
-    """What `signver.Detector` finds from a score on, as a function of an RGB image, uint8 [h, w, 3]."""
+def sdk_detector(onnx: pathlib.Path) -> Callable[[np.ndarray], list[Found]]:
+    """What `signver.Detector` finds, as a function of an RGB image, uint8 [h, w, 3]."""
     from signver.detector import Detector
 
     detector = Detector().load(onnx)
@@ -130,7 +130,6 @@ def sdk_detector(onnx: pathlib.Path, score: float) -> Callable[[np.ndarray], lis
         return [
             Found(Box(ymin, xmin, ymax, xmax, int(label)), float(value))
             for (ymin, xmin, ymax, xmax), value, label in zip(boxes.tolist(), scores, classes, strict=True)
-            if value >= score
         ]
 
     return detect
@@ -189,9 +188,15 @@ def _headline(report: Run) -> str:
         ),
     ]
     if report.validation:
-        passed = report.validation.get("passed")
-        tiles.append(("proven" if passed else "NOT equal", "ONNX file", "against TensorFlow, below"))
+        tiles.append((_verdict(report.validation), "ONNX file", "against TensorFlow, below"))
     return "<div class='tiles'>" + "".join(_tile(*tile) for tile in tiles) + "</div>"
+
+
+def _verdict(validation: Mapping[str, Any]) -> str:
+    """One or two words; without a detection only the heads were compared, which is no proof of boxes."""
+    if not validation.get("passed"):
+        return "NOT equal"
+    return "equal" if validation.get("detections") else "heads equal"
 
 
 def _tile(value: str, name: str, note: str) -> str:
@@ -260,16 +265,18 @@ def _precision_table(report: Run) -> str:
     best = report.best
     if not best:
         return "<p class='note'>No evaluation was recorded.</p>"
-    rows = [["all classes", *(_fraction(best.get(key)) for key in ("AP", "AP50", "AP75"))]]
-    named = sorted({key.split("/", 1)[1] for key in best if key.startswith(("AP/", "AP50/"))})
-    order = {name: label for label, name in report.classes.items()}
-    for name in sorted(named, key=lambda name: order.get(name, 0)):
-        rows.append([name, *(_fraction(best.get(f"{key}/{name}")) for key in ("AP", "AP50", "AP75"))])
+    rows = [["all classes, in training", *(_fraction(best.get(key)) for key in ("AP", "AP50", "AP75"))]]
+    measured = report_pages.average_precision(report.pages, sorted(report.classes)) if report.pages else {}
+    for label, figures in measured.items():
+        rows.append([f"{report.classes[label]}, ONNX", *(_fraction(value) for value in figures.values())])
     by_step = [
         [str(line["step"]), *(_fraction(line.get(key)) for key in ("AP", "AP50", "AP75"))]
         for line in report.evaluations
     ]
-    note = f"<p class='note'>Best checkpoint, step {best['step']}; COCO's definitions, by pycocotools.</p>"
+    note = (
+        f"<p class='note'>Best checkpoint, step {best['step']}; COCO's definitions, by pycocotools. Classes: "
+        f"measured here, with the ONNX file through the SDK, on {len(report.pages)} pages.</p>"
+    )
     head = ["AP", "AP50", "AP75"]
     return (
         note
@@ -283,20 +290,21 @@ def _precision_table(report: Run) -> str:
 def _parity(validation: Mapping[str, Any]) -> str:
     if not validation:
         return "<p class='note'>Not validated: run <code>python -m export validate</code>.</p>"
-    parts = []
-    plain = [[_words(key), _value(value)] for key, value in validation.items() if not _is_nested(value)]
-    if plain:
-        parts.append(_table(["what", "value"], plain))
-    for key, value in validation.items():
-        if isinstance(value, Mapping):
-            rows = [[_words(name), _value(entry)] for name, entry in value.items()]
-            parts.append(f"<h3>{html.escape(_words(key))}</h3>" + _table(["what", "value"], rows))
-        elif _is_nested(value):
-            columns = list(dict.fromkeys(column for row in value for column in row))
-            rows = [[_value(row.get(column)) for column in columns] for row in value]
-            table = _table([_words(column) for column in columns], rows)
-            parts.append(f"<details><summary>{html.escape(_words(key))}</summary>{table}</details>")
-    return "".join(parts)
+    limits = validation.get("limits", {})
+    verdict = "passed" if validation.get("passed") else "FAILED"
+    if not validation.get("detections"):
+        verdict += ", on head outputs alone: nothing was found on any page"
+    counts = ", ".join(
+        f"{validation[key]} {key}" for key in ("pages", "detections") if validation.get(key) is not None
+    )
+    rows = [[_words(key), _value(validation.get(key)), _value(limit)] for key, limit in limits.items()]
+    failures = "".join(f"<li>{html.escape(str(one))}</li>" for one in validation.get("failures", ()))
+    return (
+        f"<p><b>{verdict}</b>: {html.escape(counts)} compared, matched by class and overlap; head outputs "
+        "compared value by value, on random pixels too.</p>"
+        + (f"<ul>{failures}</ul>" if failures else "")
+        + _table(["largest difference", "found", "limit"], rows)
+    )
 
 
 def _is_nested(value: Any) -> bool:
@@ -315,7 +323,7 @@ def _data(report: Run) -> str:
         for split, summary in report.card["splits"].items()
     ]
     notes = "".join(f"<li>{html.escape(str(note))}</li>" for note in report.card.get("notes", ()))
-    seed = "" if report.card.get("seed") is None else f" Seed {report.card['seed']}."
+    seed = "" if report.card.get("seed") is None else f"; seed {report.card['seed']}"
     return (
         f"<p>{html.escape(str(report.card['source']))}{seed}</p>"
         + _table(["split", "pages", "documents", *names], rows)

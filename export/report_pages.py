@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import html
 import io
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -34,12 +36,14 @@ class PageResult:
 
     Attributes:
       page: the page with its true boxes.
-      found: by falling score.
+      everything: all that the detector gave, by falling score; average precision looks at it.
+      found: those of them from the shown score on.
       matched: for each of `found`, the index of the true box it stands for, or None.
       seconds: time of the detector's call.
     """
 
     page: Page
+    everything: tuple[Found, ...]
     found: tuple[Found, ...]
     matched: tuple[int | None, ...]
     seconds: float
@@ -60,21 +64,74 @@ class PageResult:
         return len(self.page.boxes) - self.hits
 
 
-def detect_pages(detect: Callable[[np.ndarray], Sequence[Found]], pages: Iterable[Page]) -> list[PageResult]:
+def detect_pages(
+    detect: Callable[[np.ndarray], Sequence[Found]], pages: Iterable[Page], score: float = 0.0
+) -> list[PageResult]:
     """Runs a detector over pages.
 
     Args:
       detect: takes an image, uint8 [height, width, 3] RGB, returns what it finds.
       pages: the pages with their true boxes.
+      score: boxes from this score on are counted and drawn.
     """
     results = []
     for page in pages:
         image = np.asarray(Image.open(io.BytesIO(page.image)).convert("RGB"))
         begun = time.perf_counter()
-        found = tuple(sorted(detect(image), key=lambda one: -one.score))
+        everything = tuple(sorted(detect(image), key=lambda one: -one.score))
         seconds = time.perf_counter() - begun
-        results.append(PageResult(page, found, match(page.boxes, found), seconds))
+        found = tuple(one for one in everything if one.score >= score)
+        results.append(PageResult(page, everything, found, match(page.boxes, found), seconds))
     return results
+
+
+def average_precision(results: Sequence[PageResult], labels: Sequence[int]) -> dict[int, dict[str, float]]:
+    """AP, AP50 and AP75 of each class as COCO defines them, 0..1; -1 where no page holds it."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    truth, found = COCO(), COCO()
+    with contextlib.redirect_stdout(io.StringIO()):
+        for coco, annotations in (
+            (truth, _annotations(results, "truth")),
+            (found, _annotations(results, "")),
+        ):
+            coco.dataset = {
+                "images": [{"id": number} for number in range(len(results))],
+                "categories": [{"id": label} for label in labels],
+                "annotations": annotations,
+            }
+            coco.createIndex()
+        evaluation = COCOeval(truth, found, "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+    # [IoU thresholds 0.50 to 0.95, recalls, classes, all areas, at most 100 a page]
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    figures = {}
+    for place, label in enumerate(evaluation.params.catIds):
+        chosen = {"AP": slice(None), "AP50": slice(0, 1), "AP75": slice(5, 6)}
+        figures[label] = {name: float(precision[one, :, place].mean()) for name, one in chosen.items()}
+    return figures
+
+
+def _annotations(results: Sequence[PageResult], kind: str) -> list[dict[str, Any]]:
+    annotations: list[dict[str, Any]] = []
+    for number, result in enumerate(results):
+        scored = [(box, 1.0) for box in result.page.boxes]
+        if kind != "truth":
+            scored = [(one.box, one.score) for one in result.everything]
+        for box, score in scored:
+            width = (box.xmax - box.xmin) * result.page.width
+            height = (box.ymax - box.ymin) * result.page.height
+            corner = [box.xmin * result.page.width, box.ymin * result.page.height]
+            annotations.append(
+                {
+                    **{"id": len(annotations) + 1, "image_id": number, "category_id": box.label},
+                    **{"bbox": [*corner, width, height], "area": width * height},
+                    **{"score": score, "iscrowd": 0},
+                }
+            )
+    return annotations
 
 
 def match(truth: Sequence[Box], found: Sequence[Found]) -> tuple[int | None, ...]:

@@ -13,8 +13,8 @@ model_dir=$(realpath -m "$1") data=$(realpath -m "$2")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 scripts/setup.sh
-export PATH="${VENV:-.venv}/bin:$PATH" TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
+export PATH="${VENV:-$PWD/.venv}/bin:$PATH" TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}
 python -m export saved_model --model_dir "$model_dir" --output "$model_dir/saved_model"
 python -m export onnx --model_dir "$model_dir" --output "$model_dir/detector.onnx"
-python -m export validate --model_dir "$model_dir" --onnx "$model_dir/detector.onnx" --data "$data" \
+python -m export validate --model_dir "$model_dir" --onnx "$model_dir/detector.onnx" --pages "$data/eval*" \
   --output "$model_dir/validation.json"

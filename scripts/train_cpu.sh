@@ -14,7 +14,7 @@ shift 2
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 scripts/setup.sh
-export PATH="${VENV:-.venv}/bin:$PATH"
+export PATH="${VENV:-$PWD/.venv}/bin:$PATH" TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}
 exec python -m training.train --experiment=retinanet_signverod --mode=train_and_eval \
   --config_file=configs/detector/cpu.yaml --model_dir="$model_dir" \
   --params_override="{task: {train_data: {input_path: '$data/train*'}, validation_data: {input_path: '$data/eval*'}}}" \

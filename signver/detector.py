@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 import onnxruntime
-from PIL import Image
 
 from signver.errors import SignVerError
-from signver.images import Picture, as_rgb
+from signver.images import Picture, as_rgb, reduce_page
+
+# What `signver.format` must say; it changes when a caller written for an older file would go wrong.
+FORMAT = "1"
 
 
 class Detections(NamedTuple):
@@ -68,19 +70,26 @@ class Detector:
             raise SignVerError(
                 f"{os.fspath(path)}: not a model that ONNX Runtime loads ({reason})."
             ) from error
-        metadata = session.get_modelmeta().custom_metadata_map
-        if metadata.get("signver.model") != "detector":
-            raise SignVerError(
-                f"{os.fspath(path)}: no signver detector; its metadata lack signver.model=detector."
-            )
-        self.class_names = {
-            int(label): name for label, name in json.loads(metadata["signver.classes"]).items()
-        }
-        height, width = json.loads(metadata["signver.input_size"])
-        self.input_size = (int(height), int(width))
-        self.score_threshold = float(metadata["signver.score_threshold"])
+        self._read_metadata(os.fspath(path), session.get_modelmeta().custom_metadata_map)
         self._session = session
         return self
+
+    def _read_metadata(self, path: str, metadata: dict[str, str]) -> None:
+        if metadata.get("signver.model") != "detector":
+            raise SignVerError(f"{path}: no signver detector; its metadata lack signver.model=detector.")
+        if metadata.get("signver.format") != FORMAT:
+            raise SignVerError(
+                f"{path}: format {metadata.get('signver.format')} of the metadata; this SDK reads {FORMAT}. "
+                "Export the model anew or take the SDK of its release."
+            )
+        try:
+            names = json.loads(metadata["signver.classes"])
+            height, width = json.loads(metadata["signver.input_size"])
+            self.class_names = {int(label): str(name) for label, name in names.items()}
+            self.input_size = (int(height), int(width))
+            self.score_threshold = float(metadata["signver.score_threshold"])
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise SignVerError(f"{path}: damaged metadata ({error!r}); export the model anew.") from error
 
     def detect(self, image: Picture) -> Detections:
         """Everything found on one page, best first; filter by score as the use asks.
@@ -93,18 +102,9 @@ class Detector:
         """
         if self._session is None:
             raise SignVerError("no model loaded; call load(path) first.")
-        pixels = np.asarray(self._reduce(as_rgb(image)), np.uint8)[np.newaxis]
+        pixels = np.asarray(reduce_page(as_rgb(image), self.input_size), np.uint8)[np.newaxis]
         names = ["detection_boxes", "detection_scores", "detection_classes", "num_detections"]
         boxes, scores, classes, count = self._session.run(names, {"image": pixels})
         found = int(count[0])
         result = (boxes[0, :found], scores[0, :found], classes[0, :found].astype(np.int64))
         return Detections(*result, dict(zip(names, (boxes, scores, classes, count), strict=True)))
-
-    def _reduce(self, image: Image.Image) -> Image.Image:
-        """Averages whole pixels of pages more than twice as large as the model looks at.
-
-        The model's own resize takes four neighbours; from far above it would skip thin strokes.
-        """
-        ratio = max(image.height / self.input_size[0], image.width / self.input_size[1])
-        factor = int(ratio / 2)
-        return image.reduce(factor) if factor >= 2 else image

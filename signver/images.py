@@ -53,6 +53,23 @@ def as_rgb(picture: Picture) -> Image.Image:
     return upright.convert("RGB")
 
 
+def reduce_page(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Averages whole blocks of pixels of a page far larger than the model looks at.
+
+    The model's own resize takes four neighbours; from far above it would skip thin strokes.
+
+    Args:
+      image: the page.
+      size: height and width of the model's input, in pixels.
+
+    Returns:
+      The page with n x n pixels made one, n = floor(max(height / size[0], width / size[1]) / 2); the
+      page itself where n is under 2.
+    """
+    factor = int(max(image.height / size[0], image.width / size[1]) / 2)
+    return image.reduce(factor) if factor >= 2 else image
+
+
 def _from_array(pixels: np.ndarray) -> Image.Image:
     if pixels.ndim == 4 and pixels.shape[0] == 1:
         pixels = pixels[0]

@@ -1,0 +1,181 @@
+"""A detector trained here goes to SavedModel and ONNX, is proved equal, and a planted error is found."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+import tensorflow as tf
+
+from export import onnx_model, saved_model, validate
+from signver import Detector
+from training import runner
+
+ROOT = pathlib.Path(__file__).parents[2]
+# Enough to find something everywhere: these tests are about equality, not about accuracy.
+OVERRIDE = {
+    "task": {"model": {"input_size": [192, 192, 3]}, "train_data": {"global_batch_size": 8}},
+    "runtime": {"mixed_precision_dtype": "float32"},
+    "schedule": {"learning_rate": 0.008, "base_batch": 8},
+    "trainer": {"train_steps": 90},
+}
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """model_dir of a detector after 90 steps on 40 synthetic pages."""
+    folder = tmp_path_factory.mktemp("trained")
+    data = folder / "data"
+    module = [sys.executable, "-W", "ignore", "-m"]
+    make = ["training.data", "synthesize", "pages", f"--output={data}", "--count=40", "--eval_count=4"]
+    subprocess.run([*module, *make, "--long_side=400"], cwd=ROOT, check=True)
+    override = json.loads(json.dumps(OVERRIDE))
+    override["task"]["train_data"]["input_path"] = f"{data}/train*"
+    override["task"]["validation_data"] = {"input_path": f"{data}/eval*"}
+    train = [
+        "training.train",
+        "--experiment=retinanet_signverod",
+        "--mode=train",
+        f"--model_dir={folder / 'run'}",
+    ]
+    options = ["--config_file=configs/detector/cpu.yaml", f"--params_override={json.dumps(override)}"]
+    subprocess.run([*module, *train, *options], cwd=ROOT, check=True)
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def loaded(trained):
+    return runner.load_model(trained)
+
+
+@pytest.fixture(scope="session")
+def onnx_file(loaded, tmp_path_factory):
+    return onnx_model.convert_detector(loaded, tmp_path_factory.mktemp("onnx") / "detector.onnx")
+
+
+@pytest.fixture(scope="session")
+def pages():
+    return validate.synthetic_pages(6, seed=5)
+
+
+def test_the_onnx_file_says_what_it_is(onnx_file, loaded):
+    model = onnx.load(str(onnx_file))
+    assert model.opset_import[0].version == 17
+    assert model.ir_version == 8
+    values = [*model.graph.input, *model.graph.output]
+    dims = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
+    assert dims["image"] == [1, "height", "width", 3]
+    assert dims["detection_boxes"] == [1, 100, 4]
+    assert not any("unk" in str(size) for sizes in dims.values() for size in sizes)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(metadata["signver.classes"]) == {
+        "1": "signature",
+        "2": "initials",
+        "3": "redaction",
+        "4": "date",
+    }
+    assert json.loads(metadata["signver.input_size"]) == [192, 192]
+    assert {"signver.nms", "signver.preprocessing", "signver.score_threshold"} <= metadata.keys()
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+    weights = onnx_model.weight_bytes(loaded.model)
+    assert onnx_file.stat().st_size <= 1.1 * weights
+    assert sum(node.op_type == "NonMaxSuppression" for node in model.graph.node) == 1
+
+
+def test_the_same_model_gives_the_same_file(onnx_file, loaded, tmp_path):
+    again = onnx_model.convert_detector(loaded, tmp_path / "again.onnx")
+    assert again.read_bytes() == onnx_file.read_bytes()
+
+
+def test_onnx_equals_the_trained_model_on_pages_with_detections(loaded, onnx_file, pages):
+    report = validate.validate_detector(loaded, onnx_file, pages)
+    assert report.passed, report.failures
+    assert report.detections >= 10
+    assert 0 < report.raw_logits < 1e-3
+
+
+def test_a_dynamic_batch_gives_what_single_pages_give(loaded, pages, tmp_path):
+    import onnxruntime
+
+    path = onnx_model.convert_detector(loaded, tmp_path / "batch.onnx", dynamic_batch=True)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    batch = np.stack([np.asarray(page.resize((300, 380))) for page in pages[:3]])
+    together = session.run(["detection_boxes", "num_detections"], {"image": batch})
+    for number in range(3):
+        alone = session.run(["detection_boxes", "num_detections"], {"image": batch[number : number + 1]})
+        count = alone[1][0]
+        assert together[1][number] == count
+        assert np.allclose(together[0][number, :count], alone[0][0, :count], atol=1e-5)
+
+
+def _perturb(path, target):
+    """The same file with one weight of the largest convolution changed."""
+    model = onnx.load(str(path))
+    tensor = max(
+        (t for t in model.graph.initializer if t.data_type == 1 and len(t.dims) == 4),
+        key=lambda t: t.ByteSize(),
+    )
+    values = onnx.numpy_helper.to_array(tensor).copy()
+    values.flat[np.abs(values).argmax()] *= -3.0
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    onnx.save(model, str(target))
+    return target
+
+
+def test_one_changed_weight_is_found(loaded, onnx_file, pages, tmp_path):
+    report = validate.validate_detector(loaded, _perturb(onnx_file, tmp_path / "bad.onnx"), pages)
+    assert not report.passed
+    assert any("raw" in failure for failure in report.failures)
+
+
+def test_empty_outputs_prove_nothing(loaded, onnx_file):
+    from PIL import Image
+
+    blank = [Image.new("RGB", (300, 400), "white")]
+    report = validate.validate_detector(loaded, onnx_file, blank, minimum_detections=10_000)
+    assert not report.passed
+    assert "proves nothing" in report.failures[0]
+
+
+def test_equal_scores_in_another_order_still_match():
+    boxes = np.array([[0.1, 0.1, 0.2, 0.3], [0.5, 0.5, 0.6, 0.9], [0.5, 0.5, 0.6, 0.9]], np.float32)
+    scores, classes = np.array([0.5, 0.5, 0.4], np.float32), np.array([1, 1, 2])
+    order = [2, 1, 0]
+    pairs, lonely = validate.match((boxes, scores, classes), (boxes[order], scores[order], classes[order]))
+    assert sorted(pairs) == [(0, 2), (1, 1), (2, 0)]
+    assert lonely == 0
+    _, lonely = validate.match((boxes, scores, classes), (boxes[:2], scores[:2], np.array([1, 2])))
+    assert lonely == 2
+
+
+def test_the_saved_model_serves_alone(loaded, onnx_file, pages, tmp_path):
+    saved_model.save(loaded, tmp_path / "saved")
+    served = tf.saved_model.load(str(tmp_path / "saved"))
+    pixels = np.asarray(pages[0])[np.newaxis]
+    outputs = served.signatures["serving_default"](image=tf.constant(pixels))
+    count = int(outputs["num_detections"][0])
+    found = Detector().load(onnx_file).detect(pages[0])
+    assert count == len(found.scores) > 0
+    assert np.allclose(outputs["detection_scores"][0, :count], found.scores, atol=1e-4)
+    called = served(tf.constant(pixels))
+    assert np.array_equal(called["detection_boxes"], outputs["detection_boxes"])
+
+
+def test_the_commands_exit_with_the_verdict(trained, onnx_file, tmp_path):
+    def run(*arguments):
+        command = [sys.executable, "-W", "ignore", "-m", "export", *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    bad = _perturb(onnx_file, tmp_path / "bad.onnx")
+    options = [f"--model_dir={trained}", "--synthetic=4"]
+    assert run("validate", *options, f"--onnx={onnx_file}").returncode == 0
+    done = run("validate", *options, f"--onnx={bad}", f"--output={tmp_path / 'report.json'}")
+    assert done.returncode == 1
+    assert "FAILED" in done.stdout
+    assert json.loads((tmp_path / "report.json").read_text())["passed"] is False
+    missing = run("onnx", f"--model_dir={tmp_path / 'none'}", "--output=x.onnx")
+    assert missing.returncode == 2
+    assert "Traceback" not in missing.stderr

@@ -1,0 +1,108 @@
+"""The SDK takes any picture, and says what it cannot take; it needs no TensorFlow."""
+
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from PIL import Image
+
+from signver import Detector, SignVerError
+from signver.images import as_rgb
+
+
+def test_importing_the_sdk_imports_no_framework():
+    code = (
+        "import sys, signver; "
+        "print([m for m in ('tensorflow', 'training', 'export', 'onnx', 'cv2', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "CMYK", "P", "1", "I;16", "LA"])
+def test_every_mode_becomes_rgb_with_white_behind(tmp_path, mode):
+    image = Image.new("L", (30, 20), 255)
+    image.paste(0, (5, 5, 10, 10))
+    if mode == "I;16":
+        image = Image.fromarray((np.asarray(image).astype(np.uint16)) * 257)
+    elif mode in ("RGBA", "LA"):
+        alpha = image.point(lambda value: 255 - value)
+        image = Image.merge(mode, [Image.new("L", (30, 20), 0)] * (len(mode) - 1) + [alpha])
+    else:
+        image = image.convert(mode)
+    image.save(tmp_path / "page.tif")
+    pixels = np.asarray(as_rgb(tmp_path / "page.tif"))
+    assert pixels.shape == (20, 30, 3)
+    assert pixels[0, 0].min() > 240
+    assert pixels[7, 7].max() < 40
+
+
+def test_arrays_and_turned_photos(tmp_path):
+    grey = np.arange(600, dtype=np.uint8).reshape(20, 30)
+    for array in (
+        grey,
+        grey[..., None],
+        np.repeat(grey[..., None], 3, 2),
+        np.repeat(grey[None, ..., None], 3, 3),
+    ):
+        assert np.array_equal(np.asarray(as_rgb(array))[..., 0], grey)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(grey).save(tmp_path / "turned.jpg", exif=exif)
+    assert as_rgb(tmp_path / "turned.jpg").size == (20, 30)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 4)),
+        np.zeros((0, 5, 3), np.uint8),
+        np.zeros((2, 4, 4, 3), np.uint8),
+        np.zeros(9, np.uint8),
+    ],
+)
+def test_arrays_of_another_kind_are_refused(array):
+    with pytest.raises(SignVerError, match="image array"):
+        as_rgb(array)
+
+
+def test_damaged_files_are_refused(tmp_path):
+    Image.new("RGB", (300, 300)).save(tmp_path / "good.png")
+    content = (tmp_path / "good.png").read_bytes()
+    for name, data in {"cut": content[:60], "text": b"no image", "empty": b""}.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(SignVerError, match=name):
+            as_rgb(tmp_path / name)
+    with pytest.raises(SignVerError, match="nowhere"):
+        as_rgb(tmp_path / "nowhere")
+
+
+def test_a_bomb_is_refused_before_it_unfolds(tmp_path):
+    huge = Image.new("1", (20_000, 20_000))
+    huge.save(tmp_path / "bomb.png")
+    with pytest.raises(SignVerError, match=r"pixels|bomb"):
+        as_rgb(tmp_path / "bomb.png")
+
+
+def test_models_that_are_none_are_refused(tmp_path):
+    with pytest.raises(SignVerError, match="no such file"):
+        Detector().load(tmp_path / "none.onnx")
+    (tmp_path / "text.onnx").write_text("no model")
+    with pytest.raises(SignVerError, match="not a model"):
+        Detector().load(tmp_path / "text.onnx")
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", value[:1], value[1:])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+        tmp_path / "other.onnx",
+    )
+    with pytest.raises(SignVerError, match=r"signver\.model=detector"):
+        Detector().load(tmp_path / "other.onnx")
+
+
+def test_detecting_without_a_model_is_refused():
+    with pytest.raises(SignVerError, match="no model loaded"):
+        Detector().detect(np.zeros((10, 10), np.uint8))

@@ -1,0 +1,94 @@
+"""Pages are reproducible, their boxes hold ink, and evaluation writers are nobody from training."""
+
+import collections
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.data.synthetic import page as pages
+from training.data.synthetic.page import synthesize_page
+
+SIDE = 500
+
+
+def _pixels(page):
+    return np.asarray(Image.open(io.BytesIO(page.image)).convert("L"))
+
+
+def test_the_same_seed_and_index_give_the_same_bytes_and_others_others():
+    assert synthesize_page(4, 7, long_side=SIDE) == synthesize_page(4, 7, long_side=SIDE)
+    images = {synthesize_page(seed, index, long_side=SIDE).image for seed in (4, 5) for index in (7, 8)}
+    assert len(images) == 4
+
+
+@pytest.mark.parametrize("index", range(25))
+def test_boxes_lie_on_the_page_and_hold_ink_to_their_edges(index):
+    page = synthesize_page(1, index, long_side=SIDE)
+    pixels = _pixels(page)
+    assert pixels.shape == (page.height, page.width)
+    for box in page.boxes:
+        assert 0 <= box.ymin < box.ymax <= 1
+        assert 0 <= box.xmin < box.xmax <= 1
+        top, left = int(box.ymin * page.height), int(box.xmin * page.width)
+        inside = pixels[
+            top : int(np.ceil(box.ymax * page.height)), left : int(np.ceil(box.xmax * page.width))
+        ]
+        if box.label in (pages.SIGNATURE, pages.INITIALS):
+            paper = np.percentile(pixels, 90)
+            assert inside.min() < paper - 30
+
+
+def test_a_set_has_every_class_and_pages_that_nobody_signed():
+    counts = collections.Counter()
+    empty = 0
+    for index in range(80):
+        page = synthesize_page(2, index, long_side=SIDE)
+        counts.update(box.label for box in page.boxes)
+        empty += not any(box.label == pages.SIGNATURE for box in page.boxes)
+        assert "plain" not in page.name or not page.boxes
+    assert set(counts) == {1, 2, 3, 4}
+    assert counts[pages.SIGNATURE] > 40
+    assert empty > 5
+
+
+def test_evaluation_pages_use_other_writers(monkeypatch):
+    seen = {True: set(), False: set()}
+    original = pages.handwriting.Writer
+
+    for evaluation in (True, False):
+        monkeypatch.setattr(
+            pages.handwriting, "Writer", lambda seed, into=seen[evaluation]: into.add(seed) or original(seed)
+        )
+        for index in range(15):
+            synthesize_page(3, index, long_side=300, evaluation=evaluation)
+    assert len(seen[True]) > 10
+    assert len(seen[False]) > 10
+    assert max(seen[False]) < min(seen[True])
+
+
+def test_the_command_writes_the_same_bytes_on_one_and_two_processes(tmp_path):
+    def run(name, processes, *more):
+        command = [
+            sys.executable,
+            "-m",
+            "training.data",
+            "synthesize",
+            "pages",
+            f"--output={tmp_path / name}",
+        ]
+        options = ["--count=6", "--eval_count=2", "--long_side=300", f"--processes={processes}"]
+        return subprocess.run([*command, *options, *more], capture_output=True, text=True)
+
+    for name, processes in (("one", 1), ("two", 2)):
+        done = run(name, processes)
+        assert done.returncode == 0, done.stderr
+    files = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert len(files) == 8  # four training shards, one evaluation shard, label map, two cards
+    for file in files:
+        if file != "dataset_card.md":
+            assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
+    assert run("none", 1, "--count=0").returncode == 2
