@@ -82,7 +82,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/detector_real"))
     parser.add_argument("--config", default="configs/detector/cpu.yaml")
-    parser.add_argument("--override", default="{}", help="YAML that wins over the config, for both trainings")
+    parser.add_argument(
+        "--override",
+        default="{task: {model: {input_size: [512, 512, 3]}}}",
+        help="YAML that wins over the config, for both trainings",
+    )
     parser.add_argument("--synthetic_pages", type=int, default=3000)
     parser.add_argument("--synthetic_epochs", type=float, default=4.0)
     parser.add_argument("--real_epochs", type=float, default=30.0)

@@ -42,7 +42,7 @@ class Run:
       train: the lines of `metrics.jsonl` with phase "train", by step.
       evaluations: those with phase "eval".
       card: the data set's card; empty where it has none.
-      classes: label to class name.
+      classes: label to class name; the model's own where the data set has no label map.
       validation: what `export validate` found; empty where it did not run.
       pages: pages of the data set with what the ONNX file finds on them.
       score: the score from which boxes are counted.
@@ -111,7 +111,7 @@ def read_run(arguments: argparse.Namespace) -> Run:
         train=[line for line in metrics if line["phase"] == "train"],
         evaluations=[line for line in metrics if line["phase"] == "eval"],
         card=_read_json(card) if card.exists() else {},
-        classes=tfrecord.read_label_map(label_map) if label_map.exists() else {},
+        classes=tfrecord.read_label_map(label_map) if label_map.exists() else _model_classes(arguments.onnx),
         validation=_read_json(arguments.validation) if arguments.validation else {},
         pages=report_pages.detect_pages(sdk_detector(arguments.onnx), chosen, arguments.score),
         score=arguments.score,
@@ -133,6 +133,12 @@ def sdk_detector(onnx: pathlib.Path) -> Callable[[np.ndarray], list[Found]]:
         ]
 
     return detect
+
+
+def _model_classes(onnx: pathlib.Path) -> dict[int, str]:
+    from signver.detector import Detector
+
+    return Detector().load(onnx).class_names
 
 
 def render(report: Run) -> str:

@@ -54,7 +54,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [ -n "$smoke" ]; then
   config=configs/detector/smoke.yaml count=16 eval_count=6 minimum=0 output=${output:-$PWD/runs/smoke}
 else
-  config=configs/detector/cpu.yaml count=1200 eval_count=150 minimum=10 output=${output:-$PWD/runs/quickstart}
+  config=configs/detector/cpu.yaml count=1000 eval_count=150 minimum=10 output=${output:-$PWD/runs/quickstart}
 fi
 case $output in
   *[,\'\"*?\[]*) wrong "--output '$output': no commas, quotes or wildcards in the folder's name, please" ;;
