@@ -10,13 +10,14 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from signver import Detector, SignVerError
-from signver.images import as_rgb
+from signver.images import as_rgb, reduce_page
 
 
 def test_importing_the_sdk_imports_no_framework():
     code = (
         "import sys, signver; "
-        "print([m for m in ('tensorflow', 'training', 'export', 'onnx', 'cv2', 'matplotlib') if m in sys.modules])"
+        "heavy = ('tensorflow', 'training', 'export', 'onnx', 'cv2', 'matplotlib'); "
+        "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -106,3 +107,62 @@ def test_models_that_are_none_are_refused(tmp_path):
 def test_detecting_without_a_model_is_refused():
     with pytest.raises(SignVerError, match="no model loaded"):
         Detector().detect(np.zeros((10, 10), np.uint8))
+
+
+def _stamped(path, **changes):
+    """A model of one node with a detector's metadata, some of them changed; None leaves a key out."""
+    metadata = {
+        "signver.format": "1",
+        "signver.model": "detector",
+        "signver.classes": '{"1": "signature"}',
+        "signver.input_size": "[64, 96]",
+        "signver.score_threshold": "0.3",
+    }
+    metadata |= {f"signver.{key}": value for key, value in changes.items()}
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", value[:1], value[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {key: text for key, text in metadata.items() if text is not None})
+    onnx.save(model, path)
+    return path
+
+
+def test_metadata_say_classes_size_and_threshold(tmp_path):
+    detector = Detector(threads=1).load(_stamped(tmp_path / "d.onnx"))
+    assert detector.class_names == {1: "signature"}
+    assert detector.input_size == (64, 96)
+    assert detector.score_threshold == 0.3
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"format": "2"}, "format 2"),
+        ({"format": None}, "format None"),
+        ({"classes": None}, "signver.classes"),
+        ({"classes": "{"}, "damaged metadata"),
+        ({"classes": "[1]"}, "damaged metadata"),
+        ({"input_size": "640"}, "damaged metadata"),
+        ({"input_size": "[1, 2, 3]"}, "damaged metadata"),
+        ({"score_threshold": "high"}, "damaged metadata"),
+    ],
+)
+def test_files_of_another_format_or_with_damaged_metadata_are_refused(tmp_path, changes, words):
+    with pytest.raises(SignVerError, match=words):
+        Detector().load(_stamped(tmp_path / "d.onnx", **changes))
+
+
+@pytest.mark.parametrize(
+    ("size", "reduced"),
+    [((96, 64), (96, 64)), ((383, 64), (383, 64)), ((384, 64), (192, 32)), ((90, 577), (23, 145))],
+)
+def test_only_pages_far_larger_than_the_model_are_averaged(size, reduced):
+    assert reduce_page(Image.new("L", size), (64, 96)).size == reduced
+
+
+def test_a_thin_stroke_survives_the_reduction():
+    page = np.full((640, 960), 255, np.uint8)
+    page[301] = 0
+    reduced = np.asarray(reduce_page(Image.fromarray(page), (64, 96)))
+    assert reduced.shape == (128, 192)
+    assert reduced.min() == 204

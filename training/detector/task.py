@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
+from official.vision.evaluation import coco_evaluator
 from official.vision.modeling.layers import detection_generator
 from official.vision.tasks import retinanet
 
 from training.detector import input as detector_input
 from training.detector.experiment import DetectorTask
-
-# COCO's names for the twelve summary figures are kept; these are the per-class ones worth a line.
-_PER_CLASS = {"Precision mAP ByCategory": "AP", "Precision mAP ByCategory@50IoU": "AP50"}
 
 
 class Detector(retinanet.RetinaNetTask):
@@ -49,19 +48,40 @@ class Detector(retinanet.RetinaNetTask):
             return detector_input.training_dataset(self.task_config, seed, first_step, rank, size)
         return detector_input.evaluation_dataset(self.task_config, rank, size)
 
-    def reduce_aggregated_logs(
-        self, aggregated_logs: dict[str, Any], global_step: tf.Tensor | None = None
-    ) -> dict[str, Any]:
-        """COCO's summary figures as fractions, and `AP/NAME`, `AP50/NAME` for each class."""
-        logs = super().reduce_aggregated_logs(aggregated_logs, global_step)
-        named: dict[str, Any] = {}
-        for key, value in logs.items():
-            family, _, label = key.partition("/")
-            if not label:
-                named[key] = value
-            elif family in _PER_CLASS and 1 <= int(label) <= len(self.task_config.class_names):
-                named[f"{_PER_CLASS[family]}/{self.task_config.class_names[int(label) - 1]}"] = value
-        return named
+    def build_metrics(self, training: bool = True) -> list[tf.keras.metrics.Metric]:
+        """Means of the losses; for evaluation also COCO's figures, per class by name."""
+        metrics = super().build_metrics(training)
+        if not training:
+            self.coco_metric = _CocoEvaluator(self.task_config)
+        return metrics
+
+
+class _CocoEvaluator(coco_evaluator.COCOEvaluator):
+    """COCO's summary figures as fractions, and `AP/NAME`, `AP50/NAME` for each class.
+
+    The stock evaluator reads its per-class figures from a fork of pycocotools and leaves them out, in
+    silence, where the published package is installed.
+    """
+
+    def __init__(self, config: DetectorTask):
+        super().__init__(
+            annotation_file=None,
+            include_mask=False,
+            per_category_metrics=True,
+            max_num_eval_detections=config.max_num_eval_detections,
+        )
+        self._names = dict(enumerate(config.class_names, start=1))
+
+    def _retrieve_per_category_metrics(self, coco_eval: Any, prefix: str = "") -> dict[str, np.float32]:
+        # [IoU thresholds, recalls, classes, areas, detection limits]; -1 where a class has no box.
+        precision = coco_eval.eval["precision"][:, :, :, 0, -1]
+        figures = {}
+        for number, label in enumerate(coco_eval.params.catIds):
+            name = self._names.get(int(label), f"label {label}")
+            for figure, values in (("AP", precision[:, :, number]), ("AP50", precision[0, :, number])):
+                known = values[values > -1]
+                figures[f"{figure}/{name}"] = np.float32(known.mean() if known.size else np.nan)
+        return figures
 
 
 class _Float32Detections(detection_generator.MultilevelDetectionGenerator):
