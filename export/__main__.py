@@ -88,7 +88,12 @@ def main() -> int:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
+    from absl import logging
+
     from training.runner import load_model
+
+    # Keras warns for each layer that only its own format cannot hold; a SavedModel's signature can.
+    logging.set_verbosity(logging.ERROR)
 
     loaded = load_model(arguments.model_dir, arguments.checkpoint)
     options = {}

@@ -116,7 +116,7 @@ def _load_hpu() -> str:
     except ImportError as error:
         raise UserError(
             f"--device hpu: habana-tensorflow is not installed ({error}).\n"
-            "Run in the SynapseAI 1.14.0 TensorFlow image (Dockerfile.habana), or use --device cpu."
+            "Run in the SynapseAI 1.14.0 TensorFlow image, or use --device cpu."
         ) from error
     load_habana_module()
     if not _devices("HPU"):

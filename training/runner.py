@@ -104,6 +104,8 @@ def run(
       PreemptedError: SIGTERM arrived and the state was saved.
     """
     folder = pathlib.Path(model_dir)
+    # MobileNet's last normalisation feeds nothing in a pyramid; Keras says so at every trace.
+    tf.get_logger().addFilter(lambda line: "Gradients do not exist" not in line.getMessage())
     distribution.init()
     chosen = device.choose(device_name, experiment.runtime.mixed_precision_dtype or "float32")
     experiment.runtime.mixed_precision_dtype = chosen.precision

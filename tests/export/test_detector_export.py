@@ -17,16 +17,20 @@ from training import runner
 ROOT = pathlib.Path(__file__).parents[2]
 # Enough to find something everywhere: these tests are about equality, not about accuracy.
 OVERRIDE = {
-    "task": {"model": {"input_size": [192, 192, 3]}, "train_data": {"global_batch_size": 8}},
+    "task": {
+        # Batch norm's moving figures must arrive within the few steps, or inference finds nothing.
+        "model": {"input_size": [192, 192, 3], "norm_activation": {"norm_momentum": 0.9}},
+        "train_data": {"global_batch_size": 8},
+    },
     "runtime": {"mixed_precision_dtype": "float32"},
-    "schedule": {"learning_rate": 0.008, "base_batch": 8},
-    "trainer": {"train_steps": 90},
+    "schedule": {"learning_rate": 0.003, "base_batch": 8, "decay": "constant"},
+    "trainer": {"train_steps": 120},
 }
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """model_dir of a detector after 90 steps on 40 synthetic pages."""
+    """model_dir of a detector after 120 steps on 40 synthetic pages."""
     folder = tmp_path_factory.mktemp("trained")
     data = folder / "data"
     module = [sys.executable, "-W", "ignore", "-m"]
@@ -53,7 +57,9 @@ def loaded(trained):
 
 @pytest.fixture(scope="session")
 def onnx_file(loaded, tmp_path_factory):
-    return onnx_model.convert_detector(loaded, tmp_path_factory.mktemp("onnx") / "detector.onnx")
+    # Scores are low after so few steps; so is the threshold that the file suggests.
+    target = tmp_path_factory.mktemp("onnx") / "detector.onnx"
+    return onnx_model.convert_detector(loaded, target, score_threshold=0.1)
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +93,9 @@ def test_the_onnx_file_says_what_it_is(onnx_file, loaded):
 
 def test_the_same_checkpoint_gives_the_same_file(onnx_file, trained, tmp_path):
     # Keras and the converter count names through a process; a model built again gets other ones.
-    again = onnx_model.convert_detector(runner.load_model(trained), tmp_path / "again.onnx")
+    again = onnx_model.convert_detector(
+        runner.load_model(trained), tmp_path / "again.onnx", score_threshold=0.1
+    )
     assert again.read_bytes() == onnx_file.read_bytes()
 
 
@@ -235,7 +243,7 @@ def test_the_document_tells_every_name_and_its_example_runs(onnx_file, pages, tm
     detector = Detector().load(onnx_file)
     found = detector.detect(pages[0])
     printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == (found.scores >= detector.score_threshold).sum()
+    assert len(printed) == (found.scores >= detector.score_threshold).sum() > 0
     assert all(line.split()[0] in detector.class_names.values() for line in printed)
 
 
