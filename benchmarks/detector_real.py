@@ -5,7 +5,7 @@
 Steps, each kept and reused when the command is repeated: split the pages by document (train, and a
 fifth held out), synthesise pages, pre-train on them, fine-tune on the real training pages, export to
 ONNX, run the held-out pages through the SDK. The held-out pages choose nothing: the last checkpoint is
-measured, once. Prints AP and AP50 (COCO, one class), ms a page of the SDK, and writes the worst pages
+measured, once. Prints AP and AP50 (COCO, one class) and ms a page of the SDK, and writes the worst pages
 with true (green) and found (red) boxes to OUTPUT/worst.png.
 """
 
@@ -39,17 +39,11 @@ def main() -> None:
         output / "synthetic",
         output / "pages",
         arguments,
-        epochs=arguments.synthetic_epochs,
-        rate=0.002,
+        arguments.synthetic_epochs,
+        0.002,
     )
-    tuned = train(
-        output / "real",
-        output / "letters",
-        arguments,
-        epochs=arguments.real_epochs,
-        rate=0.001,
-        initial=pretrained,
-    )
+    letters = output / "letters"
+    tuned = train(output / "real", letters, arguments, arguments.real_epochs, 0.001, pretrained)
     onnx = tuned / "detector.onnx"
     if not onnx.exists():
         call("export", "onnx", f"--model_dir={tuned}", "--checkpoint=last", f"--output={onnx}")
@@ -82,14 +76,10 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/detector_real"))
     parser.add_argument("--config", default="configs/detector/cpu.yaml")
-    parser.add_argument(
-        "--override",
-        default="{task: {model: {input_size: [512, 512, 3]}}}",
-        help="YAML that wins over the config, for both trainings",
-    )
-    parser.add_argument("--synthetic_pages", type=int, default=3000)
-    parser.add_argument("--synthetic_epochs", type=float, default=4.0)
-    parser.add_argument("--real_epochs", type=float, default=30.0)
+    parser.add_argument("--synthetic_pages", type=int, default=2600)
+    parser.add_argument("--synthetic_epochs", type=float, default=3.0)
+    parser.add_argument("--real_epochs", type=float, default=24.0)
+    parser.add_argument("--side", type=int, default=512, help="input pixels, a multiple of 64 (default 512)")
     parser.add_argument(
         "--pretrained", type=pathlib.Path, help="model_dir to fine-tune instead of pre-training here"
     )
@@ -131,6 +121,7 @@ def train(
 
     sections = {
         "task": {
+            "model": {"input_size": [arguments.side, arguments.side, 3]},
             "train_data": {"input_path": f"{data.resolve()}/train*"},
             "validation_data": {"input_path": f"{data.resolve()}/eval*"},
         },
@@ -147,7 +138,6 @@ def train(
     call(
         *("training.train", "--experiment=retinanet_signverod", "--mode=train"),
         *(f"--model_dir={model_dir}", f"--config_file={arguments.config}", f"--config_file={override}"),
-        f"--params_override={arguments.override}",
     )
     return model_dir
 

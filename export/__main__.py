@@ -88,6 +88,8 @@ def main() -> int:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
+    if arguments.command == "onnx" and not 0.0 <= arguments.score_threshold <= 1.0:
+        raise UserError(f"--score_threshold {arguments.score_threshold}: scores are between 0 and 1.")
     from absl import logging
 
     from training.runner import load_model

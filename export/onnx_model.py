@@ -209,8 +209,7 @@ def _number_names(model: onnx.ModelProto) -> None:
 
 def _check_size(model: onnx.ModelProto, trained: tf.keras.Model) -> None:
     size, weights = model.ByteSize(), weight_bytes(trained)
-    # Graph, names and anchors take the same half megabyte whatever the weights.
-    if size > SIZE_LIMIT * weights + 500_000:
+    if size > SIZE_LIMIT * weights:
         raise UserError(
             f"the ONNX file takes {size:,} bytes for {weights:,} bytes of weights; constants are doubled."
         )
