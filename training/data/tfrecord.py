@@ -21,7 +21,6 @@ from training.errors import UserError
 from training.files import atomic_folder, sha256
 
 CARD = "dataset_card.json"
-CARD_TEXT = "dataset_card.md"
 LABEL_MAP = "label_map.pbtxt"
 
 
@@ -49,9 +48,8 @@ def write_dataset(
       notes: sentences for the card: repairs, omissions.
 
     Raises:
-      UserError: the folder cannot be written or holds other files, or a split has no page.
+      UserError: the folder cannot be written, or a split has no page.
     """
-    _refuse_other_files(output)
     card: dict[str, Any] = {
         "source": source,
         "seed": seed,
@@ -69,7 +67,7 @@ def write_dataset(
             card["splits"][split] = summary
         (folder / LABEL_MAP).write_text(_label_map(classes), encoding="utf-8")
         (folder / CARD).write_text(json.dumps(card, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        (folder / CARD_TEXT).write_text(_card_text(output.name, card), encoding="utf-8")
+        (folder / "dataset_card.md").write_text(_card_text(output.name, card), encoding="utf-8")
     return card
 
 
@@ -77,26 +75,15 @@ def read_pages(input_path: str | Sequence[str]) -> Iterator[Page]:
     """The pages of the shards that a pattern names, in file order.
 
     Raises:
-      UserError: nothing matches, a shard is truncated, or a record is no page.
+      UserError: nothing matches, or a shard is truncated.
     """
     import tensorflow as tf
-    from google.protobuf.message import DecodeError
 
     index = index_records(input_path)
     reader = RecordReader(index)
-    try:
-        for number in range(len(index)):
-            try:
-                yield parse_example(tf.train.Example.FromString(reader.read(number)))
-            except (DecodeError, ValueError) as error:
-                file = pathlib.Path(index.files[index.file_numbers[number]])
-                first = int((index.file_numbers < index.file_numbers[number]).sum())
-                raise UserError(
-                    f"{file}: record {number - first} is no page ({error}).\n"
-                    f"Run `python -m training.data check {file.parent}` for a full report."
-                ) from error
-    finally:
-        reader.close()
+    for number in range(len(index)):
+        yield parse_example(tf.train.Example.FromString(reader.read(number)))
+    reader.close()
 
 
 def parse_example(example: Any) -> Page:
@@ -142,12 +129,9 @@ def read_label_map(path: pathlib.Path) -> dict[int, str]:
         raise UserError(f"label map {path}: {error.strerror}.") from error
     items = re.findall(r"item\s*\{(.*?)\}", text, flags=re.DOTALL)
     pairs = [
-        (re.search(r"\bid:\s*(\d+)", item), re.search(r"\bname:\s*(['\"])((?:\\.|(?!\1).)*)\1", item))
-        for item in items
+        (re.search(r"\bid:\s*(\d+)", item), re.search(r"name:\s*['\"](.*?)['\"]", item)) for item in items
     ]
-    classes = {
-        int(identity[1]): re.sub(r"\\(.)", r"\1", name[2]) for identity, name in pairs if identity and name
-    }
+    classes = {int(identity[1]): name[1] for identity, name in pairs if identity and name}
     if not classes:
         raise UserError(f"label map {path}: no `item {{ id: 1 name: 'signature' }}` in it.")
     return classes
@@ -227,27 +211,7 @@ def _example(page: Page, identity: int, classes: Mapping[int, str]) -> Any:
 
 
 def _label_map(classes: Mapping[int, str]) -> str:
-    names = {label: re.sub(r"([\\'])", r"\\\1", name) for label, name in classes.items()}
-    return "".join(f"item {{\n  id: {label}\n  name: '{names[label]}'\n}}\n" for label in sorted(names))
-
-
-def _refuse_other_files(output: pathlib.Path) -> None:
-    """A data set replaces its whole folder, so that folder may hold nothing but a data set."""
-    if not output.exists():
-        return
-    if not output.is_dir():
-        raise UserError(f"{output} is a file; name a folder for the data set.")
-    own = (LABEL_MAP, CARD, CARD_TEXT)
-    others = sorted(
-        entry.name
-        for entry in output.iterdir()
-        if entry.is_dir() or not (entry.name in own or entry.suffix == ".tfrecord")
-    )
-    if others:
-        raise UserError(
-            f"{output} holds other files ({', '.join(others[:3])}), which a data set would replace; "
-            "name a new folder."
-        )
+    return "".join(f"item {{\n  id: {label}\n  name: '{classes[label]}'\n}}\n" for label in sorted(classes))
 
 
 def _card_text(name: str, card: Mapping[str, Any]) -> str:
