@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 from official.vision.ops import preprocess_ops
 
+from training.errors import UserError
 from training.files import atomic_folder
 from training.runner import LoadedModel
 
@@ -87,10 +88,16 @@ def save(loaded: LoadedModel, output: str | os.PathLike[str]) -> pathlib.Path:
     """Writes the SavedModel, loadable by `tf.saved_model.load` with TensorFlow alone.
 
     Raises:
-      UserError: the folder cannot be written.
+      UserError: the folder cannot be written, or holds something else than a SavedModel.
     """
-    module = DetectorModule(loaded, batch=None)
     target = pathlib.Path(output)
+    if (
+        target.exists()
+        and not (target / "saved_model.pb").exists()
+        and (target.is_file() or any(target.iterdir()))
+    ):
+        raise UserError(f"{target} exists and is no SavedModel, which would replace it; name a new folder.")
+    module = DetectorModule(loaded, batch=None)
     with atomic_folder(target) as folder:
         tf.saved_model.save(
             module, str(folder), signatures={"serving_default": module.__call__.get_concrete_function()}

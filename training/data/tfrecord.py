@@ -21,6 +21,7 @@ from training.errors import UserError
 from training.files import atomic_folder, sha256
 
 CARD = "dataset_card.json"
+CARD_TEXT = "dataset_card.md"
 LABEL_MAP = "label_map.pbtxt"
 
 
@@ -48,8 +49,9 @@ def write_dataset(
       notes: sentences for the card: repairs, omissions.
 
     Raises:
-      UserError: the folder cannot be written, or a split has no page.
+      UserError: the folder cannot be written or holds other files, or a split has no page.
     """
+    _refuse_other_files(output)
     card: dict[str, Any] = {
         "source": source,
         "seed": seed,
@@ -67,7 +69,7 @@ def write_dataset(
             card["splits"][split] = summary
         (folder / LABEL_MAP).write_text(_label_map(classes), encoding="utf-8")
         (folder / CARD).write_text(json.dumps(card, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        (folder / "dataset_card.md").write_text(_card_text(output.name, card), encoding="utf-8")
+        (folder / CARD_TEXT).write_text(_card_text(output.name, card), encoding="utf-8")
     return card
 
 
@@ -135,6 +137,25 @@ def read_label_map(path: pathlib.Path) -> dict[int, str]:
     if not classes:
         raise UserError(f"label map {path}: no `item {{ id: 1 name: 'signature' }}` in it.")
     return classes
+
+
+def _refuse_other_files(output: pathlib.Path) -> None:
+    """A data set replaces its whole folder, so that folder may hold nothing but a data set."""
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise UserError(f"{output} is a file; name a folder for the data set.")
+    own = (LABEL_MAP, CARD, CARD_TEXT)
+    others = sorted(
+        entry.name
+        for entry in output.iterdir()
+        if entry.is_dir() or not (entry.name in own or entry.suffix == ".tfrecord")
+    )
+    if others:
+        raise UserError(
+            f"{output} holds other files ({', '.join(others[:3])}), which a data set would replace; "
+            "name a new folder."
+        )
 
 
 def _write_split(

@@ -246,3 +246,14 @@ def test_real_signverod_annotation_is_read_whole(shared_data):
     ]
     assert not documents[0] & documents[1]
     assert any("320 pages stand in both" in note for note in annotation.notes)
+
+
+def test_a_folder_with_other_files_is_never_replaced(tmp_path):
+    page = formats.load_page(_folder(tmp_path / "in") / "images" / "a.png", [], formats.Options())
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="holds other files"):
+        tfrecord.write_dataset(tmp_path / "mine", {"train": [page]}, {1: "s"}, shards=1, source="x")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+    for _ in range(2):  # its own earlier output may be replaced
+        tfrecord.write_dataset(tmp_path / "set", {"train": [page]}, {1: "s"}, shards=1, source="x")
