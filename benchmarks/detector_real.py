@@ -79,7 +79,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--synthetic_pages", type=int, default=2600)
     parser.add_argument("--synthetic_epochs", type=float, default=3.0)
     parser.add_argument("--real_epochs", type=float, default=24.0)
-    parser.add_argument("--side", type=int, default=512, help="input pixels, a multiple of 64 (default 512)")
+    parser.add_argument("--side", type=int, default=640, help="input pixels, a multiple of 64 (default 640)")
     parser.add_argument(
         "--pretrained", type=pathlib.Path, help="model_dir to fine-tune instead of pre-training here"
     )

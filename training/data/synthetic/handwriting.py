@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 
 import cv2
 import numpy as np
@@ -134,14 +135,16 @@ class Writer:
         """Digits, `/`, `-`, `.` and spaces as written by this hand; letters become cursive words."""
         strokes: list[Stroke] = []
         x = 0.0
-        for character in text:
-            if character in GLYPHS:
-                strokes += _glyph(character, x, self.hand.stretch)
-                x += GLYPH_ADVANCE[character] * self.hand.stretch * rng.uniform(0.9, 1.15)
-            elif character.isspace():
+        # A word is one run of joined letters, its dots set at its end; anything else stands alone.
+        for piece in re.findall(r"[^\W\d_]+|.", text, flags=re.DOTALL):
+            if piece in GLYPHS:
+                strokes += _glyph(piece, x, self.hand.stretch)
+                x += GLYPH_ADVANCE[piece] * self.hand.stretch * rng.uniform(0.9, 1.15)
+            elif piece.isspace():
                 x += rng.uniform(0.8, 1.4) * self.hand.stretch
+                strokes.append(Stroke((x, -0.2), 0.3, pen_down=False))
             else:
-                body, x = _letters(rng, x, 1, self.hand.stretch, 1.0, capital=character.isupper())
+                body, x = _letters(rng, x, len(piece), self.hand.stretch, 1.0, piece[0].isupper())
                 strokes += body
         return execute(strokes, dataclasses.replace(self.hand, wobble=0.7 * self.hand.wobble), rng)
 

@@ -1,4 +1,4 @@
-"""Synthetic pages: letters, memos, contracts, leases, forms and cheques with exact boxes.
+"""Synthetic pages: letters, memos, contracts, leases, forms, cheques, certificates; exact boxes.
 
 A page is composed of printed blocks and of ink that a `handwriting.Writer` puts where people sign,
 then scanned. Boxes are the bounds of the ink's own pixels after every geometric change. Unlabelled
@@ -22,6 +22,8 @@ CLASSES = {SIGNATURE: "signature", INITIALS: "initials", REDACTION: "redaction",
 _EVALUATION_WRITERS = 1_000_000
 _WRITERS = 100_000
 _INK_COLOURS = ((15, 15, 20), (15, 15, 20), (25, 35, 120), (20, 40, 160), (60, 60, 70))
+# What people sign on: white mostly, cream, blue, green and rose safety paper, and grey copies of these.
+_PAPER_COLOURS = ((244, 236, 214), (222, 232, 240), (224, 238, 222), (242, 224, 226), (212, 212, 212))
 
 
 @dataclasses.dataclass
@@ -34,6 +36,13 @@ class _Sheet:
     typeface: str
     size: int
     labelled: list[tuple[int, np.ndarray]] = dataclasses.field(default_factory=list)
+    faintest: float = 1.0  # strength of the palest labelled ink
+
+    def pen(self) -> tuple[np.ndarray, float]:
+        """A colour and how much of the paper it hides; pencil and worn-out pens leave little."""
+        faint = self.rng.random() < 0.12
+        strength = float(self.rng.uniform(0.35, 0.75) if faint else self.rng.uniform(0.75, 1.0))
+        return np.array(self.rng.choice(_INK_COLOURS), np.float32), strength
 
     @property
     def height(self) -> int:
@@ -82,7 +91,14 @@ class _Sheet:
         """A hand that no evaluation page shares with a training page."""
         return handwriting.Writer(self.writers + int(self.rng.integers(_WRITERS)))
 
-    def ink(self, coverage: np.ndarray, x: float, y: float, label: int | None) -> None:
+    def ink(
+        self,
+        coverage: np.ndarray,
+        x: float,
+        y: float,
+        label: int | None,
+        pen: tuple[np.ndarray, float] | None = None,
+    ) -> None:
         """Lays ink over the paper, its array's top left at (x, y), and labels it unless None."""
         top, left = round(y), round(x)
         if top >= self.height or left >= self.width:
@@ -92,15 +108,15 @@ class _Sheet:
         if coverage.size == 0 or coverage.max() < 0.2:
             return
         top, left = max(top, 0), max(left, 0)
-        colour = np.array(self.rng.choice(_INK_COLOURS), np.float32)
+        colour, strength = pen or self.pen()
         area = self.paper[top : top + coverage.shape[0], left : left + coverage.shape[1]].astype(np.float32)
-        strength = float(self.rng.uniform(0.75, 1.0))
         # Ink darkens what is under it, so a signature over type leaves both visible.
         inked = np.minimum(
             area, area * (1 - strength * coverage[..., None]) + strength * coverage[..., None] * colour
         )
         self.paper[top : top + coverage.shape[0], left : left + coverage.shape[1]] = inked.astype(np.uint8)
         if label is not None:
+            self.faintest = min(self.faintest, strength)
             ys, xs = np.nonzero(coverage > 0.25)
             hull = cv2.convexHull(np.stack([xs, ys], axis=1).astype(np.int32))[:, 0, :]
             corners = np.concatenate([hull, hull + (1, 1)]) + (left, top)
@@ -112,15 +128,15 @@ class _Sheet:
         hand: handwriting.Hand,
         box: tuple[float, float, float, float],
         label: int | None,
+        pen: tuple[np.ndarray, float] | None = None,
     ) -> None:
         """Writes a trajectory so that it fills the box (x, y of its centre, width, height at most)."""
         x, y, width, height = box
         moving = drawn.points[drawn.pen_down]
         extent = np.maximum(moving.max(axis=0) - moving.min(axis=0), 0.1)
         scale = float(min(width / extent[0], height / extent[1]))
-        pen = float(np.clip(hand.width * scale, 1.0, 4.5))
-        ink = handwriting.render(drawn, hand, scale, pen)
-        self.ink(ink, x - ink.shape[1] / 2, y - ink.shape[0] / 2, label)
+        ink = handwriting.render(drawn, hand, scale, float(np.clip(hand.width * scale, 1.0, 4.5)))
+        self.ink(ink, x - ink.shape[1] / 2, y - ink.shape[0] / 2, label, pen)
 
     def sign(self, x: float, baseline: float, width: float) -> None:
         """A signature that starts near x and sits around a baseline."""
@@ -129,6 +145,14 @@ class _Sheet:
         shift = rng.normal(0, 0.25) * height
         box = (x + width / 2 + rng.normal(0, 0.05) * width, baseline - 0.3 * height + shift, width, height)
         self.write(writer.signature(rng), writer.hand, box, SIGNATURE)
+
+    def tint(self) -> None:
+        """Coloured paper, mottled where it is a copy; to be called before anything is printed."""
+        colour = np.array(self.rng.choice(_PAPER_COLOURS), np.float32)
+        shade = self.rng.uniform(0.8, 1.04)
+        field = self.rng.normal(0, self.rng.uniform(0, 7), (9, 7)).astype(np.float32)
+        mottle = cv2.resize(field, (self.width, self.height), interpolation=cv2.INTER_CUBIC)
+        self.paper = np.clip(colour * shade + mottle[..., None], 0, 255).astype(np.uint8)
 
     def initial(self, x: float, y: float, height: float) -> None:
         """Initials centred at (x, y)."""
@@ -182,6 +206,8 @@ def synthesize_page(seed: int, index: int, *, long_side: int = 1000, evaluation:
         str(rng.choice(family)),
         round(long_side * rng.uniform(0.0115, 0.0175)),
     )
+    if rng.random() < 0.12:
+        sheet.tint()
     _LAYOUTS[kind][0](sheet)
     _distract(sheet)
     image, boxes = _scan(sheet)
@@ -200,7 +226,7 @@ def _scan(sheet: _Sheet) -> tuple[np.ndarray, list[Box]]:
     if rng.random() < 0.5:
         page = scan.blur(page, rng)
     if rng.random() < 0.65:
-        page = scan.bilevel(page, rng)
+        page = scan.bilevel(page, rng, sheet.faintest)
     else:
         page = scan.light(page, rng)
         if rng.random() < 0.5:
@@ -291,6 +317,10 @@ def _signature_block(sheet: _Sheet, x: float, y: float, width: float) -> float:
         sheet.rule(start, baseline + 2, width, int(rng.integers(1, 3)))
     if rng.random() < 0.93:
         sheet.sign(start + rng.uniform(-0.1, 0.2) * width, baseline, width * rng.uniform(0.5, 1.1))
+        if style == "letter" and rng.random() < 0.12 and start + 2 * width < sheet.width:
+            # Two people sign one letter, hand beside hand.
+            second = start + width * rng.uniform(1.0, 1.25)
+            sheet.sign(second, baseline, min(width, 0.98 * sheet.width - second))
     below = baseline + sheet.size * rng.uniform(0.25, 0.9)
     if style == "caption":
         sheet.print(
@@ -495,6 +525,112 @@ def _cheque(sheet: _Sheet) -> None:
     )
 
 
+def _handwritten_letter(sheet: _Sheet) -> None:
+    """A letter that one hand wrote from date to name; of its words only the name is a signature."""
+    rng, writer, pen = sheet.rng, sheet.writer(), sheet.pen()
+    width, height = sheet.width, sheet.height
+    if rng.random() < 0.3:
+        _letterhead(sheet)
+    left, y = width * rng.uniform(0.05, 0.14), height * rng.uniform(0.06, 0.2)
+    line = height * rng.uniform(0.026, 0.048)
+    tall = line * rng.uniform(0.5, 0.8)
+    if rng.random() < 0.3:  # ruled paper
+        for row in np.arange(y, 0.95 * height, line):
+            sheet.rule(0, row + 0.45 * line, width)
+    if rng.random() < 0.6:
+        sheet.handwrite_date(width * rng.uniform(0.65, 0.85), y, tall)
+    y += line * rng.uniform(1, 2)
+    lines = int(rng.integers(3, 15))
+    for row in range(lines):
+        share = rng.uniform(0.2, 0.6) if row in (0, lines - 1) else rng.uniform(0.75, 1.0)
+        length = share * (width - 2 * left)
+        words: list[str] = []
+        # A letter is about as wide as half a line's height from its lowest loop to its tallest stem.
+        room = length / (0.5 * tall)
+        while room > 0:
+            letters = int(rng.integers(1, 9))
+            capital = not words or rng.random() < 0.08
+            words.append(("A" if capital else "a") + "a" * (letters - 1))
+            room -= letters + 1
+        drawn = writer.write(" ".join(words), rng)
+        slope = rng.normal(0, 0.1) * line
+        sheet.write(drawn, writer.hand, (left + length / 2, y + slope, length, 2 * tall), None, pen)
+        y += line
+        if y > 0.85 * height:
+            break
+    if rng.random() < 0.85:
+        extent = width * rng.uniform(0.15, 0.35)
+        box = (width * rng.uniform(0.3, 0.75), y + 0.6 * line, extent, rng.uniform(1.1, 2.2) * tall)
+        sheet.write(writer.signature(rng), writer.hand, box, SIGNATURE, pen)
+
+
+def _certificate(sheet: _Sheet) -> None:
+    """A framed deed or certificate on safety paper: large type, a seal, several who sign."""
+    rng = sheet.rng
+    width, height = sheet.width, sheet.height
+    if rng.random() < 0.8:
+        sheet.tint()
+    _frame(sheet)
+    y = height * rng.uniform(0.1, 0.16)
+    for size in (2.6, 1.3, 1.9):
+        words = str(rng.choice(["CERTIFICATE", *text.COMPANIES])).upper() if size > 1.5 else text.person(rng)
+        face, points = str(rng.choice(text.BOLD + text.ITALIC)), round(size * sheet.size)
+        sheet.print((width - text.font(face, points).getlength(words)) / 2, y, words, face, points)
+        y += 1.6 * points
+    left, characters = _margins(sheet)
+    y = _paragraphs(sheet, left, y + sheet.line, characters, height * rng.uniform(0.4, 0.68))
+    if rng.random() < 0.6:
+        _seal(sheet, width * rng.uniform(0.15, 0.7), height * rng.uniform(0.66, 0.8))
+    columns = int(rng.integers(1, 4))
+    room = (width - 2 * left) / columns
+    for column in range(columns):
+        x = left + column * room
+        baseline = min(y + sheet.line * rng.uniform(2.5, 4), 0.9 * height)
+        sheet.rule(x, baseline, 0.85 * room)
+        if rng.random() < 0.9:
+            sheet.sign(x + rng.uniform(0, 0.15) * room, baseline, room * rng.uniform(0.55, 0.9))
+        caption = str(rng.choice([*text.TITLES, text.person(rng)]))
+        sheet.print(x + 0.1 * room, baseline + 4, caption, size=max(9, round(0.8 * sheet.size)))
+
+
+def _frame(sheet: _Sheet) -> None:
+    """A border of rules or of interlaced waves, as engraved ones look from afar."""
+    rng = sheet.rng
+    inset = sheet.width * rng.uniform(0.02, 0.05)
+    grey = (int(rng.integers(30, 150)),) * 3
+    corners = (round(inset), round(inset)), (round(sheet.width - inset), round(sheet.height - inset))
+    cv2.rectangle(sheet.paper, *corners, grey, int(rng.integers(1, 5)))
+    if rng.random() < 0.6:
+        depth, period = inset * rng.uniform(0.3, 0.6), inset * rng.uniform(0.4, 1.2)
+        for phase in np.linspace(0, 2 * np.pi, int(rng.integers(2, 6)), endpoint=False):
+            for side in range(4):
+                along = np.arange(inset, (sheet.width if side % 2 else sheet.height) - inset, 1.5)
+                wave = depth * np.sin(2 * np.pi * along / period + phase)
+                edge = (sheet.height if side % 2 else sheet.width) - inset if side > 1 else inset
+                across = edge + wave
+                points = np.stack([along, across] if side % 2 else [across, along], axis=1)
+                cv2.polylines(sheet.paper, [points.astype(np.int32)], False, grey, 1, cv2.LINE_AA)
+
+
+def _seal(sheet: _Sheet, x: float, y: float) -> None:
+    """A notary's or company's round seal: rings, teeth and a name."""
+    rng = sheet.rng
+    radius = round(sheet.width * rng.uniform(0.05, 0.09))
+    seal = np.zeros((2 * radius + 4,) * 2, np.uint8)
+    centre = (radius + 2, radius + 2)
+    for share in (1.0, 0.92, 0.55)[: int(rng.integers(1, 4))]:
+        cv2.circle(seal, centre, round(radius * share), 255, 1, cv2.LINE_AA)
+    for angle in np.linspace(0, 2 * np.pi, int(rng.integers(0, 60)), endpoint=False):
+        ray = np.array([np.cos(angle), np.sin(angle)])
+        ends = [tuple(np.round(centre + radius * share * ray).astype(int)) for share in (0.94, 1.0)]
+        cv2.line(seal, ends[0], ends[1], 255, 1, cv2.LINE_AA)
+    image = Image.fromarray(seal)
+    words = str(rng.choice(["SEAL", "NOTARY", "PUBLIC", "1931", "CORPORATE"]))
+    face = text.font(str(rng.choice(text.BOLD)), max(9, radius // 3))
+    ImageDraw.Draw(image).text((centre[0] - face.getlength(words) / 2, 0.8 * radius), words, 255, face)
+    sheet.ink(np.asarray(image, np.float32) / 255 * float(rng.uniform(0.3, 0.9)), x, y, None)
+
+
 def _plain(sheet: _Sheet) -> None:
     """A page that nobody signed."""
     left, characters = _margins(sheet)
@@ -635,11 +771,13 @@ def _stamp(sheet: _Sheet) -> None:
 
 # What pages there are: layout -> (composer, share).
 _LAYOUTS = {
-    "letter": (_letter, 0.36),
-    "memo": (_memo, 0.1),
-    "contract": (_contract, 0.18),
+    "letter": (_letter, 0.33),
+    "memo": (_memo, 0.09),
+    "contract": (_contract, 0.17),
     "lease": (_lease_page, 0.1),
-    "form": (_form, 0.12),
+    "form": (_form, 0.11),
     "cheque": (_cheque, 0.05),
-    "plain": (_plain, 0.09),
+    "certificate": (_certificate, 0.05),
+    "handwritten": (_handwritten_letter, 0.05),
+    "plain": (_plain, 0.05),
 }

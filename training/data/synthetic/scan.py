@@ -81,10 +81,11 @@ def light(page: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip(page * (gain * paper)[..., None] + grain[..., None], 0, 255).astype(np.uint8)
 
 
-def bilevel(page: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def bilevel(page: np.ndarray, rng: np.random.Generator, faintest: float = 1.0) -> np.ndarray:
     """A black-and-white fax or archive scan, made at a higher resolution and reduced again.
 
-    Noise before the threshold breaks thin strokes and roughens edges, as old scanners do.
+    Noise before the threshold breaks thin strokes and roughens edges, as old scanners do. The level suits
+    the paper, and keeps ink that hides a share `faintest` of it: a box must not mark what is gone.
     """
     height, width = page.shape[:2]
     factor = rng.uniform(1.2, 1.8)
@@ -94,7 +95,8 @@ def bilevel(page: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     cv2.setRNGSeed(int(rng.integers(1 << 31)))
     cv2.randn(noise, 0, float(rng.uniform(2, 18)))
     shaken = cv2.add(large.astype(np.int16), noise, dtype=cv2.CV_16S)
-    level = int(rng.uniform(110, 215))
+    paper = float(np.percentile(grey[::7, ::7], 80))
+    level = max(paper / 255 * rng.uniform(110, 215), paper * (1 - 0.55 * faintest))
     black = np.where(shaken > level, 255, 0).astype(np.uint8)
     reduced = cv2.resize(black, (width, height), interpolation=cv2.INTER_AREA)
     return np.repeat(reduced[..., None], 3, axis=2)
