@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
+import math
 import os
 import pathlib
+import re
 import sys
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
 
 from training.data.page import Page
 from training.data.synthetic import command as synthesize
-from training.errors import UserError, run_command
-
-if TYPE_CHECKING:
-    from training.data import signverod
+from training.errors import run_command
 
 _EXAMPLES = """
 examples:
@@ -55,7 +52,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     coco.add_argument("--images", type=pathlib.Path, required=True)
     yolo = formats.add_parser("yolo", help="images/ and labels/, or train/, valid/, test/ with them")
     yolo.add_argument("--input", type=pathlib.Path, required=True)
-    yolo.add_argument("--names", help="class names by number, e.g. signature,date; default: data.yaml")
+    yolo.add_argument("--names", type=_names, help="classes by number; default: those of data.yaml")
     signverod = formats.add_parser("signverod", help="its CSV files and page images, its own splits repaired")
     signverod.add_argument("--input", type=pathlib.Path, required=True)
     signverod.add_argument("--partial", action="store_true", help="leave absent pages out")
@@ -65,111 +62,101 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     tfrecord.add_argument(
         "--input", type=pathlib.Path, required=True, help="folder with train* and eval* shards"
     )
-    tfrecord.add_argument("--names", help="class names from label 1 on; default: label_map.pbtxt")
+    tfrecord.add_argument("--names", type=_names, help="classes from label 1 on; default: label_map.pbtxt")
     for kind in (coco, yolo, signverod, tfrecord):
         kind.add_argument("--output", type=pathlib.Path, required=True, help="folder to make")
-        kind.add_argument("--shards", type=int, default=4, help="files of the training split (default 4)")
         kind.add_argument(
-            "--max_side", type=int, default=0, help="reduce pages with a longer side, e.g. 1400"
+            "--shards", type=_count(1), default=4, help="files of the training split (default 4)"
         )
         kind.add_argument(
-            "--document_pattern", help="regular expression; its first group is a page's document"
+            "--max_side", type=_count(0), default=0, help="reduce pages with a longer side, e.g. 1400"
         )
-    for kind in (coco, yolo):
-        kind.add_argument("--eval_fraction", type=float, default=0.2, help="share of documents held out")
-        kind.add_argument("--seed", type=int, default=0, help="decides which documents")
+        kind.add_argument(
+            "--document_pattern",
+            type=_pattern,
+            help="regular expression; its first group is a page's document",
+        )
+        kind.add_argument(
+            "--eval_fraction",
+            type=_fraction,
+            default=0.2,
+            help="share of documents held out where the source has no usable split (default 0.2)",
+        )
+        kind.add_argument("--seed", type=int, default=0, help="decides which documents (default 0)")
+
+
+def _count(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"'{text}' is no whole number from {least} on")
+        return int(text)
+
+    return parse
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not between 0 and 1")
+    return value
+
+
+def _pattern(text: str) -> str:
+    try:
+        groups = re.compile(text).groups
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is no regular expression ({error})") from error
+    if not groups:
+        raise argparse.ArgumentTypeError(f"'{text}' has no group; write ([^-]+)-.* to keep what is in ()")
+    return text
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"'{text}' has an empty name; write signature,date")
+    return names
 
 
 def convert(arguments: argparse.Namespace) -> int:
     """Writes a data set from another format."""
-    from training.data import formats, splits, tfrecord
+    from training.data import conversion, tfrecord
 
-    options = formats.Options(arguments.max_side, arguments.document_pattern)
-    notes: list[str] = []
-    if arguments.format == "signverod":
-        pages, classes, notes = _signverod(arguments, options)
-    elif arguments.format == "tfrecord":
-        pages, classes = _tfrecords(arguments)
-    else:
-        if arguments.format == "coco":
-            found, classes = formats.read_coco(arguments.annotations, arguments.images, options)
-        else:
-            names = arguments.names.split(",") if arguments.names else None
-            found, classes = formats.read_yolo(arguments.input, names, options)
-        pages = dict(splits.by_document(_progress(found, "pages"), arguments.eval_fraction, arguments.seed))
-        if not all(pages.values()):
-            raise UserError("a split is empty: take another --eval_fraction or --seed, or add documents.")
+    source = conversion.READERS[arguments.format](arguments)
+    splits = conversion.divide(source, arguments.eval_fraction, arguments.seed)
     card = tfrecord.write_dataset(
         arguments.output,
-        pages,
-        classes,
-        shards={"train": arguments.shards, "eval": 1},
+        {
+            split: _progress((item.load(arguments.max_side) for item in items), split, len(items))
+            for split, items in splits.items()
+        },
+        source.classes,
+        # More shards than pages would leave some empty, which `check` calls an error.
+        shards={
+            split: min(arguments.shards if split == "train" else 1, len(items))
+            for split, items in splits.items()
+        },
         source=arguments.format,
-        seed=getattr(arguments, "seed", None),
-        notes=notes,
+        seed=arguments.seed,
+        notes=source.notes,
     )
     for split, summary in card["splits"].items():
-        boxes = ", ".join(f"{count} {name}" for name, count in summary["boxes"].items())
+        boxes = ", ".join(f"{count} {name}" for name, count in summary["boxes"].items()) or "no box"
         size = f"{summary['pages']} pages of {summary['documents']} documents"
         print(f"{arguments.output}: {split}: {size}, {boxes}")
-    for note in notes:
+    for note in source.notes:
         print(f"note: {note}")
     return 0
 
 
-def _signverod(
-    arguments: argparse.Namespace, options: object
-) -> tuple[dict[str, Iterable[Page]], dict[int, str], list[str]]:
-    from training.data import signverod, splits
-
-    annotation = signverod.read_annotation(arguments.input)
-    pages, absent = signverod.read_pages(arguments.input, annotation, options, arguments.partial)  # type: ignore[arg-type]
-    notes = list(annotation.notes)
-    if absent:
-        notes.append(
-            f"{len(absent)} annotated pages were absent and left out, among them {', '.join(absent[:3])}."
-        )
-    if absent and not all(_present(annotation, absent).values()):
-        everything = itertools.chain(*pages.values())
-        notes.append(
-            "The published splits leave a side empty here; documents were split anew, 1 in 5 held out."
-        )
-        anew = splits.by_document(_progress(everything, "pages"), 0.2, 0)
-        return dict(anew), annotation.classes, notes
-    return {split: _progress(found, split) for split, found in pages.items()}, annotation.classes, notes
-
-
-def _present(annotation: signverod.Annotation, absent: list[str]) -> dict[str, int]:
-    missing = set(absent)
-    return {
-        split: sum(annotation.files[identity] not in missing for identity in ids)
-        for split, ids in annotation.splits.items()
-    }
-
-
-def _tfrecords(arguments: argparse.Namespace) -> tuple[dict[str, Iterable[Page]], dict[int, str]]:
-    from training.data import splits, tfrecord
-
-    if arguments.names:
-        classes = dict(enumerate(arguments.names.split(","), start=1))
-    else:
-        classes = tfrecord.read_label_map(arguments.input / tfrecord.LABEL_MAP)
-
-    def pages(split: str) -> Iterator[Page]:
-        import dataclasses
-
-        for page in tfrecord.read_pages(f"{arguments.input}/{split}*"):
-            yield dataclasses.replace(
-                page, document=splits.document_of(page.name, arguments.document_pattern)
-            )
-
-    return {split: _progress(pages(split), split) for split in ("train", "eval")}, classes
-
-
-def _progress(pages: Iterable[Page], name: str) -> Iterator[Page]:
+def _progress(pages: Iterable[Page], name: str, total: int) -> Iterator[Page]:
     from tqdm import tqdm
 
-    yield from tqdm(pages, desc=name, unit="page", mininterval=0.5 if sys.stderr.isatty() else 60)
+    interval = 0.5 if sys.stderr.isatty() else 60
+    yield from tqdm(pages, desc=name, unit="page", total=total, mininterval=interval)
 
 
 def check(arguments: argparse.Namespace) -> int:

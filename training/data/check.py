@@ -8,8 +8,10 @@ import hashlib
 import io
 import json
 import pathlib
+import re
 import struct
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -45,6 +47,30 @@ class Finding:
         return f"{self.severity}: {place}: {self.message}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """A page as it lies in a shard.
+
+    Attributes:
+      file: name of the shard without its folder.
+      number: in the shard, from 0.
+      page: its content.
+      source_id: as stored; tf-models reads a number from it.
+      digest: SHA-256 of the image as stored, "" where none is.
+    """
+
+    file: str
+    number: int
+    page: Page
+    source_id: str
+    digest: str
+
+    @property
+    def split(self) -> str:
+        """What the shard's name begins with: train, eval, test."""
+        return self.file.split("-")[0]
+
+
 def check_dataset(folder: pathlib.Path) -> tuple[list[Finding], dict[str, int]]:
     """Reads every record of a data set folder.
 
@@ -54,7 +80,7 @@ def check_dataset(folder: pathlib.Path) -> tuple[list[Finding], dict[str, int]]:
     Raises:
       UserError: the folder holds no shard.
     """
-    shards = sorted([*folder.glob("*.tfrecord"), *folder.glob("*-of-*[0-9]")])
+    shards = _shards(folder)
     if not shards:
         raise UserError(f"{folder}: no *.tfrecord and no *-of-NNNNN here; is this a data set folder?")
     findings: list[Finding] = []
@@ -63,12 +89,12 @@ def check_dataset(folder: pathlib.Path) -> tuple[list[Finding], dict[str, int]]:
     seen = _Seen()
     for shard in shards:
         records = 0
-        for number, page in _pages(shard, findings):
+        for record in read_shard(shard, findings):
             records += 1
             counts["pages"] += 1
-            counts["boxes"] += len(page.boxes)
-            _check_page(shard.name, number, page, classes, findings)
-            seen.add(shard.name, number, page, findings)
+            counts["boxes"] += len(record.page.boxes)
+            pixels = _check_page(record, classes, findings)
+            seen.add(record, pixels, findings)
         if not records and not any(finding.file == shard.name for finding in findings):
             findings.append(Finding("error", shard.name, None, "empty: no record in this shard"))
     seen.check_documents(findings)
@@ -79,37 +105,54 @@ def check_dataset(folder: pathlib.Path) -> tuple[list[Finding], dict[str, int]]:
 
 
 class _Seen:
-    """What stands twice: images over splits, documents over splits, source ids."""
+    """What stands twice: images, documents over splits, source ids."""
 
     def __init__(self) -> None:
-        self._images: dict[str, tuple[str, int]] = {}
-        self._documents: dict[str, dict[str, tuple[str, int]]] = collections.defaultdict(dict)
+        self._images: dict[str, Record] = {}
+        self._source_ids: dict[tuple[str, str], Record] = {}
+        self._documents: dict[str, dict[str, Record]] = collections.defaultdict(dict)
 
-    def add(self, file: str, number: int, page: Page, findings: list[Finding]) -> None:
-        split = file.split("-")[0]
-        digest = hashlib.sha256(page.image).hexdigest()
-        first = self._images.setdefault(digest, (file, number))
-        if first != (file, number):
-            other = first[0].split("-")[0]
-            severity = "error" if other != split else "warning"
-            words = f"the same image as {first[0]}, record {first[1]}"
+    def add(self, record: Record, pixels: str, findings: list[Finding]) -> None:
+        """Compares a record with all before it; `pixels` is a digest of its decoded image."""
+        light = dataclasses.replace(record, page=dataclasses.replace(record.page, image=b""))
+        first = self._images.setdefault(pixels, light)
+        if first is not light:
+            words = f"the same image as {first.file}, record {first.number}"
+            across = first.split != record.split
             findings.append(
-                Finding(severity, file, number, words + (", in another split" if other != split else ""))
+                Finding(
+                    "error" if across else "warning",
+                    record.file,
+                    record.number,
+                    words + (", in another split" if across else ""),
+                )
             )
-        self._documents[page.document].setdefault(split, (file, number))
+        self._check_source_id(light, findings)
+        self._documents[record.page.document].setdefault(record.split, light)
+
+    def _check_source_id(self, record: Record, findings: list[Finding]) -> None:
+        message = ""
+        first = self._source_ids.setdefault((record.split, record.source_id), record)
+        if not record.source_id.isdecimal():
+            message = f"image/source_id is '{record.source_id[:40]}'; tf-models needs a number"
+        elif first is not record:
+            message = f"has the image/source_id of {first.file}, record {first.number}; scores would mix"
+        if message:
+            findings.append(Finding("error", record.file, record.number, message))
 
     def check_documents(self, findings: list[Finding]) -> None:
+        """Documents that a split divides."""
         for document, places in self._documents.items():
             if len(places) > 1:
-                file, number = places[sorted(places)[0]]
+                first = places[sorted(places)[0]]
                 splits = " and ".join(sorted(places))
                 findings.append(
-                    Finding("error", file, number, f"document '{document}' has pages in {splits}")
+                    Finding("error", first.file, first.number, f"document '{document}' has pages in {splits}")
                 )
 
 
-def _pages(shard: pathlib.Path, findings: list[Finding]) -> Iterator[tuple[int, Page]]:
-    """Pages of a shard, as far as they can be read; a broken frame ends the shard."""
+def read_shard(shard: pathlib.Path, findings: list[Finding]) -> Iterator[Record]:
+    """Records of a shard, checksums verified; what is no page is reported, a broken frame ends it."""
     import tensorflow as tf
     from google.protobuf.message import DecodeError
 
@@ -125,7 +168,8 @@ def _pages(shard: pathlib.Path, findings: list[Finding]) -> Iterator[tuple[int, 
             findings.append(Finding("error", shard.name, number, _broken_frame(shard, number, size)))
             return
         try:
-            page = parse_example(tf.train.Example.FromString(serialised))
+            example = tf.train.Example.FromString(serialised)
+            page = parse_example(example)
         except (DecodeError, ValueError, KeyError) as error:
             reason = (
                 "not a tf.Example"
@@ -134,8 +178,19 @@ def _pages(shard: pathlib.Path, findings: list[Finding]) -> Iterator[tuple[int, 
             )
             findings.append(Finding("error", shard.name, number, reason))
         else:
-            yield number, page
+            yield Record(
+                shard.name,
+                number,
+                page,
+                _text(example, "image/source_id"),
+                _text(example, "image/key/sha256"),
+            )
         number += 1
+
+
+def _text(example: Any, key: str) -> str:
+    values = example.features.feature[key].bytes_list.value
+    return values[0].decode("utf-8", "replace") if values else ""
 
 
 def _broken_frame(shard: pathlib.Path, number: int, size: int) -> str:
@@ -153,33 +208,44 @@ def _broken_frame(shard: pathlib.Path, number: int, size: int) -> str:
     end = position + _HEADER.size + _HEADER.unpack(header)[0] + 4 if len(header) == _HEADER.size else size + 1
     if end > size:
         return f"truncated: the record starts at byte {position} and the file ends at {size}"
-    return f"damaged: its checksum does not fit (bytes {position} to {end})"
+    return f"damaged: its checksum does not fit (bytes {position} to {end}); what follows was not read"
 
 
-def _check_page(
-    file: str, number: int, page: Page, classes: Mapping[int, str] | None, findings: list[Finding]
-) -> None:
+def _check_page(record: Record, classes: Mapping[int, str] | None, findings: list[Finding]) -> str:
+    """Looks at one page; returns a digest of its pixels, or of its bytes where it has none."""
+    page = record.page
+
     def report(severity: str, message: str) -> None:
-        findings.append(Finding(severity, file, number, f"{page.name or 'unnamed page'}: {message}"))
+        message = f"{page.name or 'unnamed page'}: {message}"
+        findings.append(Finding(severity, record.file, record.number, message))
 
+    stored = hashlib.sha256(page.image).hexdigest()
+    if record.digest and record.digest != stored:
+        report("warning", "image/key/sha256 is not that of the image")
     try:
         with Image.open(io.BytesIO(page.image)) as image:
             image.load()
+            pixels = hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).hexdigest()
             if image.format not in ("JPEG", "PNG"):
                 report("error", f"is a {image.format}; JPEG or PNG is expected")
+            if image.mode not in ("L", "RGB"):
+                report("warning", f"its pixels are {image.mode}; 8-bit grey or RGB is expected")
+            if image.getexif().get(0x0112, 1) != 1:
+                report("warning", "is turned by its EXIF data, which training does not read")
             if (image.height, image.width) != (page.height, page.width):
                 report(
                     "error", f"is {image.width}x{image.height}, the record says {page.width}x{page.height}"
                 )
     except Exception as error:  # Pillow raises anything from OSError to struct.error on damaged files
         report("error", f"broken image ({type(error).__name__}: {error})")
-        return
+        return stored
     for place, box in enumerate(page.boxes):
         for severity, message in _box_faults(box, classes):
             report(severity, f"box {place} {message}")
     doubled = len(page.boxes) - len(set(page.boxes))
     if doubled:
         report("warning", f"{doubled} boxes stand twice")
+    return pixels
 
 
 def _box_faults(box: Box, classes: Mapping[int, str] | None) -> Iterator[tuple[str, str]]:
@@ -206,10 +272,31 @@ def _read_classes(folder: pathlib.Path, findings: list[Finding]) -> dict[int, st
         return None
 
 
+def _shards(folder: pathlib.Path) -> list[pathlib.Path]:
+    found = {*folder.glob("*.tfrecord"), *folder.glob("*-of-*[0-9]")}
+    return sorted(path for path in found if path.is_file())
+
+
+def _check_numbering(folder: pathlib.Path, findings: list[Finding]) -> None:
+    """Without a card, `-00000-of-00004` still says how many shards there should be."""
+    names = {shard.name for shard in _shards(folder)}
+    for name in sorted(names):
+        numbers = re.search(r"-(\d+)-of-(\d+)", name)
+        # A damaged or odd name may claim any count; one that no disk holds is not enumerated.
+        if numbers is None or int(numbers[2]) > 100_000 or int(numbers[1]) != 0:
+            continue
+        for number in range(int(numbers[2])):
+            digits = f"-{number:0{len(numbers[1])}d}-of-{numbers[2]}"
+            sibling = name[: numbers.start()] + digits + name[numbers.end() :]
+            if sibling not in names:
+                findings.append(Finding("error", sibling, None, f"missing: {name} says that it exists"))
+
+
 def _check_card(folder: pathlib.Path, findings: list[Finding]) -> None:
     path = folder / CARD
     if not path.exists():
         findings.append(Finding("warning", CARD, None, "missing: counts and checksums cannot be compared"))
+        _check_numbering(folder, findings)
         return
     try:
         splits = json.loads(path.read_text(encoding="utf-8"))["splits"]
@@ -218,6 +305,9 @@ def _check_card(folder: pathlib.Path, findings: list[Finding]) -> None:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         findings.append(Finding("error", CARD, None, f"cannot be read ({error})"))
         return
+    for shard in _shards(folder):
+        if shard.name not in expected:
+            findings.append(Finding("error", shard.name, None, "not listed in the card; a run would read it"))
     for name, digest in expected.items():
         if not (folder / name).exists():
             findings.append(Finding("error", name, None, "listed in the card, but missing"))

@@ -1,8 +1,9 @@
-"""SignVerOD as it is published: CSV files of boxes, page images, ready TFRecords.
+"""SignVerOD as it is published: CSV files of boxes and page images.
 
 Measured on the published annotation: 2,765 pages share 2,133 ids, so a join on `image_id` mixes the
 boxes of two documents; and 320 pages stand in both CSV files. Corrected columns (`id_new`,
-`image_id_new`) are used where the files have them; where they do not, colliding ids are refused.
+`image_id_new`) are used where the files have them. Where they do not, the order of the rows tells the
+pages apart: two annotations, each numbered from 1, were appended to each other in every file.
 """
 
 from __future__ import annotations
@@ -12,14 +13,24 @@ import csv
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterator
 
 from training.data import formats
-from training.data.page import Box, Page
+from training.data.page import Box
 from training.data.splits import document_of
 from training.errors import UserError
 
+# Labels of the published set, also of its ready TFRecords.
+CLASSES = {1: "signature", 2: "initials", 3: "redaction", 4: "date"}
+
 _SPLITS = {"train": "train.csv", "eval": "test.csv"}
+_COLUMNS = {
+    "categories.csv": ("id", "name"),
+    "image_ids.csv": ("id", "file_name", "width", "height"),
+    "train.csv": ("image_id", "category_id", "bbox"),
+    "test.csv": ("image_id", "category_id", "bbox"),
+}
+# Id of a page: the number of the annotation run and the number in it.
+_Id = tuple[int, str]
 
 
 @dataclasses.dataclass
@@ -28,78 +39,59 @@ class Annotation:
 
     Attributes:
       classes: label to name, from categories.csv.
-      files: page id to image file name.
-      boxes: page id to boxes, doubles removed.
-      splits: split name to page ids, in file order; no page is in two.
+      splits: split name to pages in file order, with doubled boxes removed; no page is in two.
+        A page's `path` is its bare file name until `locate` has found it.
       notes: what was found and repaired, one sentence each.
     """
 
     classes: dict[int, str]
-    files: dict[str, str]
-    boxes: dict[str, list[Box]]
-    splits: dict[str, list[str]]
+    splits: dict[str, list[formats.PageFile]]
     notes: list[str]
 
 
-def read_annotation(folder: pathlib.Path) -> Annotation:
+def read_annotation(folder: pathlib.Path, document_pattern: str | None = None) -> Annotation:
     """Reads and repairs SignVerOD's CSV files.
 
     Raises:
       UserError: a file or column is missing, a value cannot be read, or ids collide without repair.
     """
-    rows = {
-        name: _rows(folder / name) for name in ("categories.csv", "image_ids.csv", "train.csv", "test.csv")
-    }
-    classes = {int(row["id"]): row["name"] for row in rows["categories.csv"]}
+    rows = {name: _rows(folder / name) for name in _COLUMNS}
+    try:
+        classes = {int(row["id"]): row["name"] for row in rows["categories.csv"]}
+    except ValueError as error:
+        raise UserError(f"{folder / 'categories.csv'}: a class id is no number ({error}).") from error
     notes: list[str] = []
-    corrected = all("id_new" in row for row in rows["image_ids.csv"])
-    page_key, box_key = ("id_new", "image_id_new") if corrected else ("id", "image_id")
-    ids = [row[page_key] for row in rows["image_ids.csv"]]
-    doubled = sum(
-        count > 1 for count in collections.Counter(row["id"] for row in rows["image_ids.csv"]).values()
-    )
-    if doubled:
-        notes.append(
-            f"{doubled} of the original page ids stand for more than one page; the corrected ids were used."
-        )
-    if len(set(ids)) != len(ids):
-        raise UserError(
-            f"{folder / 'image_ids.csv'}: {len(ids)} pages share {len(set(ids))} ids; boxes would mix.\n"
-            "Take a copy with the columns id_new and image_id_new, or delete the pages of one source."
-        )
-    files = {row[page_key]: row["file_name"] for row in rows["image_ids.csv"]}
-    boxes: dict[str, list[Box]] = {identity: [] for identity in files}
-    splits: dict[str, list[str]] = {name: [] for name in _SPLITS}
-    seen: dict[str, str] = {}
-    shared: set[str] = set()
+    ids = _ids(folder, rows, notes)
+    pages = dict(zip(ids["image_ids.csv"], rows["image_ids.csv"], strict=True))
+    boxes: dict[_Id, dict[Box, None]] = {identity: {} for identity in pages}
+    sides: dict[_Id, str] = {}
+    shared: set[_Id] = set()
     for split, name in _SPLITS.items():
-        for number, row in enumerate(rows[name], start=2):
-            identity = row[box_key]
-            if identity not in files:
-                raise UserError(f"{folder / name}:{number}: page id {identity} is not in image_ids.csv.")
-            if seen.setdefault(identity, split) != split:
+        for number, (identity, row) in enumerate(zip(ids[name], rows[name], strict=True), start=2):
+            if identity not in pages:
+                raise UserError(f"{folder / name}:{number}: page id {identity[1]} is not in image_ids.csv.")
+            if sides.setdefault(identity, split) != split:
                 shared.add(identity)
-            elif not boxes[identity] or identity not in splits[split]:
-                splits[split].append(identity)
-            box = _box(row, folder / name, number, classes)
-            if box not in boxes[identity]:
-                boxes[identity].append(box)
+            boxes[identity][_box(row, folder / name, number, classes)] = None
     if shared:
         notes.append(
             f"{len(shared)} pages stand in both train.csv and test.csv; they were kept in train alone."
         )
-    _separate_documents(splits, files, notes)
-    unboxed = [identity for identity, found in boxes.items() if not found]
-    splits["train"] += unboxed
-    return Annotation(classes, files, boxes, splits, notes)
+    # Pages without a box stand in neither file; they train the background.
+    order = [*sides, *(identity for identity in pages if identity not in sides)]
+    splits: dict[str, list[formats.PageFile]] = {split: [] for split in _SPLITS}
+    for identity in order:
+        file = _page_file(pages[identity], tuple(boxes[identity]), document_pattern)
+        splits[sides.get(identity, "train")].append(file)
+    return Annotation(classes, splits, notes)
 
 
-def read_pages(
-    folder: pathlib.Path, annotation: Annotation, options: formats.Options, partial: bool
-) -> tuple[dict[str, Iterator[Page]], list[str]]:
-    """Pages of each split, and the file names that are absent.
+def locate(folder: pathlib.Path, annotation: Annotation, partial: bool) -> dict[str, list[formats.PageFile]]:
+    """Finds the page images by name anywhere below `folder`.
 
     Args:
+      folder: with the images.
+      annotation: its notes say afterwards how many pages were absent.
       partial: leave absent pages out instead of failing.
 
     Raises:
@@ -108,49 +100,87 @@ def read_pages(
     places = {
         path.name: path for path in sorted(folder.rglob("*")) if path.suffix.lower() in formats.IMAGE_SUFFIXES
     }
-    absent = [
-        annotation.files[identity]
-        for ids in annotation.splits.values()
-        for identity in ids
-        if annotation.files[identity] not in places
-    ]
-    total = sum(len(ids) for ids in annotation.splits.values())
-    if len(absent) == total:
-        raise UserError(f"{folder}: none of the {total} annotated pages is here.")
-    if absent and not partial:
-        raise UserError(
-            f"{folder}: {len(absent)} of {total} annotated pages are absent, the first {absent[0]}.\n"
-            "Complete the folder, or convert what is here with --partial."
-        )
-    pages: dict[str, Iterator[Page]] = {
-        split: (
-            formats.load_page(places[annotation.files[identity]], annotation.boxes[identity], options)
-            for identity in ids
-            if annotation.files[identity] in places
-        )
-        for split, ids in annotation.splits.items()
+    everything = [page for pages in annotation.splits.values() for page in pages]
+    absent = [page.name for page in everything if page.name not in places]
+    if len(absent) == len(everything):
+        raise UserError(f"{folder}: none of the {len(everything)} annotated pages is here.")
+    if absent:
+        listed = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+        if not partial:
+            raise UserError(
+                f"{folder}: {len(absent)} of {len(everything)} annotated pages are absent: {listed}.\n"
+                "Complete the folder, or convert what is here with --partial."
+            )
+        annotation.notes.append(f"{len(absent)} annotated pages were absent and left out: {listed}.")
+    return {
+        split: [dataclasses.replace(page, path=places[page.name]) for page in pages if page.name in places]
+        for split, pages in annotation.splits.items()
     }
-    return pages, absent
 
 
-def _separate_documents(splits: dict[str, list[str]], files: dict[str, str], notes: list[str]) -> None:
-    """Moves evaluation pages of documents that also have training pages to the training side."""
-    training = {document_of(files[identity]) for identity in splits["train"]}
-    mixed = [identity for identity in splits["eval"] if document_of(files[identity]) in training]
-    if mixed:
-        splits["train"] += mixed
-        moved = set(mixed)
-        splits["eval"] = [identity for identity in splits["eval"] if identity not in moved]
-        notes.append(
-            f"{len(mixed)} test pages belong to documents with training pages; they were moved to train."
+def _ids(
+    folder: pathlib.Path, rows: dict[str, list[dict[str, str]]], notes: list[str]
+) -> dict[str, list[_Id]]:
+    """Ids that tell all pages apart, one for each row of image_ids.csv, train.csv and test.csv."""
+    originals = collections.Counter(row["id"] for row in rows["image_ids.csv"])
+    doubled = sum(count > 1 for count in originals.values())
+    corrected = all(
+        row.get("id_new" if name == "image_ids.csv" else "image_id_new")
+        for name in ("image_ids.csv", *_SPLITS.values())
+        for row in rows[name]
+    )
+    suffix = "_new" if corrected else ""
+    columns = {"image_ids.csv": f"id{suffix}", **dict.fromkeys(_SPLITS.values(), f"image_id{suffix}")}
+    plain = {name: [row[column] for row in rows[name]] for name, column in columns.items()}
+    if corrected or not doubled:
+        ids = {name: [(0, identity) for identity in found] for name, found in plain.items()}
+        words = "the corrected ids were used"
+    else:
+        ids = {name: _numbered_runs(found) for name, found in plain.items()}
+        words = "the order of the rows told them apart"
+        runs = {name: found[-1][0] if found else 0 for name, found in ids.items()}
+        if len(set(runs.values())) > 1:
+            counted = ", ".join(f"{name} {number + 1}" for name, number in runs.items())
+            raise UserError(
+                f"{folder}: {len(plain['image_ids.csv'])} pages share {len(originals)} ids, and the files "
+                f"disagree on how often the numbering starts anew ({counted}).\n"
+                "Take a copy with the columns id_new and image_id_new."
+            )
+    if len(set(ids["image_ids.csv"])) != len(ids["image_ids.csv"]):
+        raise UserError(
+            f"{folder / 'image_ids.csv'}: pages share ids, so their boxes would mix.\n"
+            "Take a copy with the columns id_new and image_id_new."
         )
+    if doubled:
+        notes.append(f"{doubled} of the original page ids stand for more than one page; {words}.")
+    return ids
+
+
+def _numbered_runs(identities: list[str]) -> list[_Id]:
+    """Each id with the number of times that the numbering has started anew before it."""
+    run, last, found = 0, -1, []
+    for identity in identities:
+        number = int(identity) if identity.isdecimal() else last
+        run += number < last
+        last = number
+        found.append((run, identity))
+    return found
+
+
+def _page_file(row: dict[str, str], boxes: tuple[Box, ...], document_pattern: str | None) -> formats.PageFile:
+    name = row["file_name"]
+    width, height = row["width"], row["height"]
+    size = (int(width), int(height)) if width.isdecimal() and height.isdecimal() else None
+    if size is not None and 0 in size:
+        size = None
+    return formats.PageFile(pathlib.Path(name), name, document_of(name, document_pattern), boxes, size)
 
 
 def _box(row: dict[str, str], path: pathlib.Path, number: int, classes: dict[int, str]) -> Box:
     try:
         x, y, width, height = (float(value) for value in json.loads(row["bbox"]))
         label = int(row["category_id"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path}:{number}: cannot read bbox and category_id ({error}).") from error
     if label not in classes:
         raise UserError(f"{path}:{number}: category {label} is not in categories.csv.")
@@ -163,7 +193,15 @@ def _box(row: dict[str, str], path: pathlib.Path, number: int, classes: dict[int
 
 def _rows(path: pathlib.Path) -> list[dict[str, str]]:
     try:
-        with open(path, encoding="utf-8", newline="") as stream:
-            return list(csv.DictReader(stream))
+        with open(path, encoding="utf-8-sig", newline="") as stream:
+            rows = list(csv.DictReader(stream, restval=""))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; a SignVerOD folder holds it.") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: not a CSV file ({error}).") from error
+    missing = [column for column in _COLUMNS[path.name] if rows and column not in rows[0]]
+    if missing:
+        raise UserError(
+            f"{path}: no column {', '.join(missing)}; found {', '.join(str(key) for key in rows[0])}."
+        )
+    return rows

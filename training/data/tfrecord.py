@@ -8,6 +8,7 @@ its final name and renamed, so it is whole or absent.
 from __future__ import annotations
 
 import collections
+import contextlib
 import hashlib
 import json
 import pathlib
@@ -59,7 +60,7 @@ def write_dataset(
         "notes": list(notes),
         "splits": {},
     }
-    with atomic_folder(output) as folder:
+    with atomic_folder(output) as folder, _write_errors(output):
         identity = 0
         for split, pages in splits.items():
             count = shards if isinstance(shards, int) else shards.get(split, 1)
@@ -77,15 +78,26 @@ def read_pages(input_path: str | Sequence[str]) -> Iterator[Page]:
     """The pages of the shards that a pattern names, in file order.
 
     Raises:
-      UserError: nothing matches, or a shard is truncated.
+      UserError: nothing matches, a shard is truncated, or a record is no page.
     """
     import tensorflow as tf
+    from google.protobuf.message import DecodeError
 
     index = index_records(input_path)
     reader = RecordReader(index)
-    for number in range(len(index)):
-        yield parse_example(tf.train.Example.FromString(reader.read(number)))
-    reader.close()
+    try:
+        for number in range(len(index)):
+            try:
+                yield parse_example(tf.train.Example.FromString(reader.read(number)))
+            except (DecodeError, ValueError) as error:
+                file = pathlib.Path(index.files[index.file_numbers[number]])
+                first = int((index.file_numbers < index.file_numbers[number]).sum())
+                raise UserError(
+                    f"{file}: record {number - first} is no page ({error}).\n"
+                    f"Run `python -m training.data check {file.parent}` for a full report."
+                ) from error
+    finally:
+        reader.close()
 
 
 def parse_example(example: Any) -> Page:
@@ -129,33 +141,30 @@ def read_label_map(path: pathlib.Path) -> dict[int, str]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"label map {path}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"label map {path}: not a text file.") from error
     items = re.findall(r"item\s*\{(.*?)\}", text, flags=re.DOTALL)
     pairs = [
-        (re.search(r"\bid:\s*(\d+)", item), re.search(r"name:\s*['\"](.*?)['\"]", item)) for item in items
+        (re.search(r"\bid:\s*(\d+)", item), re.search(r"\bname:\s*(['\"])((?:\\.|(?!\1).)*)\1", item))
+        for item in items
     ]
-    classes = {int(identity[1]): name[1] for identity, name in pairs if identity and name}
+    classes = {
+        int(identity[1]): re.sub(r"\\(.)", r"\1", name[2]) for identity, name in pairs if identity and name
+    }
     if not classes:
         raise UserError(f"label map {path}: no `item {{ id: 1 name: 'signature' }}` in it.")
     return classes
 
 
-def _refuse_other_files(output: pathlib.Path) -> None:
-    """A data set replaces its whole folder, so that folder may hold nothing but a data set."""
-    if not output.exists():
-        return
-    if not output.is_dir():
-        raise UserError(f"{output} is a file; name a folder for the data set.")
-    own = (LABEL_MAP, CARD, CARD_TEXT)
-    others = sorted(
-        entry.name
-        for entry in output.iterdir()
-        if entry.is_dir() or not (entry.name in own or entry.suffix == ".tfrecord")
-    )
-    if others:
-        raise UserError(
-            f"{output} holds other files ({', '.join(others[:3])}), which a data set would replace; "
-            "name a new folder."
-        )
+@contextlib.contextmanager
+def _write_errors(output: pathlib.Path) -> Iterator[None]:
+    """TensorFlow's writer has its own exceptions for a full disk."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise UserError(f"cannot write {output}: {error.message.splitlines()[0]}") from error
 
 
 def _write_split(
@@ -232,7 +241,27 @@ def _example(page: Page, identity: int, classes: Mapping[int, str]) -> Any:
 
 
 def _label_map(classes: Mapping[int, str]) -> str:
-    return "".join(f"item {{\n  id: {label}\n  name: '{classes[label]}'\n}}\n" for label in sorted(classes))
+    names = {label: re.sub(r"([\\'])", r"\\\1", name) for label, name in classes.items()}
+    return "".join(f"item {{\n  id: {label}\n  name: '{names[label]}'\n}}\n" for label in sorted(names))
+
+
+def _refuse_other_files(output: pathlib.Path) -> None:
+    """A data set replaces its whole folder, so that folder may hold nothing but a data set."""
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise UserError(f"{output} is a file; name a folder for the data set.")
+    own = (LABEL_MAP, CARD, CARD_TEXT)
+    others = sorted(
+        entry.name
+        for entry in output.iterdir()
+        if entry.is_dir() or not (entry.name in own or entry.suffix == ".tfrecord")
+    )
+    if others:
+        raise UserError(
+            f"{output} holds other files ({', '.join(others[:3])}), which a data set would replace; "
+            "name a new folder."
+        )
 
 
 def _card_text(name: str, card: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -74,6 +75,68 @@ def test_the_same_image_and_document_in_two_splits(tmp_path):
         _write(tmp_path / "other", [_page("one", 9)], [dataclasses.replace(_page("one", 8))])
     )
     assert "has pages in eval and train" in findings[0].message
+
+
+def test_equal_pixels_in_other_bytes_are_found(tmp_path):
+    page = _page("one", 9)
+    stream = io.BytesIO()
+    Image.open(io.BytesIO(page.image)).save(stream, "PNG")
+    findings, _ = check_dataset(
+        _write(tmp_path / "set", [page], [dataclasses.replace(page, document="two", image=stream.getvalue())])
+    )
+    assert [(finding.severity, finding.record) for finding in findings] == [("error", 0)]
+    assert "the same image as eval-00000-of-00001.tfrecord, record 0, in another split" in findings[0].message
+
+
+def _rewrite(folder, change):
+    """Applies `change` to the tf.Examples of the training shard, and drops the card that would tell."""
+    shard = next(folder.glob("train*"))
+    examples = [tf.train.Example.FromString(text.numpy()) for text in tf.data.TFRecordDataset(str(shard))]
+    for example in examples:
+        change(example.features.feature)
+    with tf.io.TFRecordWriter(str(shard)) as writer:
+        for example in examples:
+            writer.write(example.SerializeToString())
+    (folder / tfrecord.CARD).unlink()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("source_id", "record", "words"),
+    [(b"5", 1, "has the image/source_id of train"), (b"letter", 0, "needs a number"), (b"", 0, "a number")],
+)
+def test_source_ids_that_evaluation_cannot_use_are_found(tmp_path, source_id, record, words):
+    def change(feature):
+        feature["image/source_id"].bytes_list.value[:] = [source_id]
+
+    folder = _rewrite(_write(tmp_path / "set", [_page("one", 9), _page("two", 40)]), change)
+    errors = [finding for finding in check_dataset(folder)[0] if finding.severity == "error"]
+    assert errors[0].record == record
+    assert words in errors[0].message
+
+
+def test_side_files_and_shards_that_are_missing_or_too_many_are_named(tmp_path):
+    folder = tmp_path / "set"
+    pages = {"train": [_page("one", 9), _page("two", 40)], "eval": [_page("three", 80)]}
+    tfrecord.write_dataset(folder, pages, CLASSES, shards={"train": 2}, source="test")
+    (folder / "train-00001-of-00002.tfrecord").rename(folder / "train-00007-of-00009.tfrecord")
+    listed = {finding.file: finding.message for finding in check_dataset(folder)[0]}
+    assert "missing" in listed["train-00001-of-00002.tfrecord"]
+    assert "not listed in the card" in listed["train-00007-of-00009.tfrecord"]
+    (folder / "train-00007-of-00009.tfrecord").unlink()
+    for name in (tfrecord.CARD, tfrecord.LABEL_MAP):
+        (folder / name).unlink()
+    found = {(finding.severity, finding.file) for finding in check_dataset(folder)[0]}
+    assert found == {
+        ("error", "train-00001-of-00002.tfrecord"),
+        ("warning", tfrecord.CARD),
+        ("warning", tfrecord.LABEL_MAP),
+    }
+
+
+def test_no_box_at_all_is_an_error(tmp_path):
+    folder = _write(tmp_path / "set", [_page("one", 9, ())], [_page("two", 40, ())])
+    assert "no box on any page" in check_dataset(folder)[0][0].message
 
 
 def test_broken_frames_are_told_apart_and_placed(tmp_path, sound):

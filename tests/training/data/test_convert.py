@@ -1,6 +1,8 @@
 """Each format goes in, and the same pixels and boxes come out, on one side of the split alone."""
 
+import contextlib
 import csv
+import dataclasses
 import io
 import json
 import subprocess
@@ -8,9 +10,12 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from training.data import formats, signverod, splits, tfrecord
+from training.data import __main__ as main
+from training.data import check, formats, signverod, splits, tfrecord
 from training.data.page import Box, Page
 from training.errors import UserError
 
@@ -34,6 +39,10 @@ def _folder(tmp_path, suffix=".png"):
     return tmp_path
 
 
+def _load(path, boxes=(), max_side=0):
+    return formats.PageFile(path, path.name, path.stem, tuple(boxes)).load(max_side)
+
+
 def _found(pages):
     return {page.name[0]: [(b.ymin, b.xmin, b.ymax, b.xmax, b.label) for b in page.boxes] for page in pages}
 
@@ -53,8 +62,8 @@ def test_yolo_coco_and_tfrecord_keep_boxes_and_pixels(tmp_path):
             for y0, x0, y1, x1, label in boxes
         ]
         (folder / "labels" / f"{name}.txt").write_text("\n".join(lines))
-    pages, classes = formats.read_yolo(folder, ["signature", "date"], formats.Options())
-    pages = list(pages)
+    pages, classes = formats.read_yolo(folder, ["signature", "date"])
+    pages = [page.load() for page in pages]
     assert classes == {1: "signature", 2: "date"}
     _same(_found(pages))
 
@@ -68,7 +77,7 @@ def test_yolo_coco_and_tfrecord_keep_boxes_and_pixels(tmp_path):
     assert tfrecord.read_label_map(tmp_path / "set" / "label_map.pbtxt") == classes
 
     coco = _coco(tmp_path / "coco.json")
-    _same(_found(formats.read_coco(coco, folder / "images", formats.Options())[0]))
+    _same(_found(page.load() for page in formats.read_coco(coco, folder / "images")[0]))
 
 
 def _coco(path):
@@ -92,9 +101,7 @@ def test_tf_models_decoder_reads_our_records(tmp_path):
     from official.vision.dataloaders.tf_example_decoder import TfExampleDecoder
 
     folder = _folder(tmp_path / "in")
-    page = formats.load_page(
-        folder / "images" / "b.png", [Box(*box) for box in BOXES["b"]], formats.Options()
-    )
+    page = _load(folder / "images" / "b.png", [Box(*box) for box in BOXES["b"]])
     tfrecord.write_dataset(
         tmp_path / "set", {"train": [page]}, {1: "signature", 2: "date"}, shards=1, source="x"
     )
@@ -107,7 +114,7 @@ def test_tf_models_decoder_reads_our_records(tmp_path):
 
 
 def test_the_same_pages_give_the_same_bytes(tmp_path):
-    page = formats.load_page(_folder(tmp_path / "in") / "images" / "a.png", [], formats.Options())
+    page = _load(_folder(tmp_path / "in") / "images" / "a.png")
     cards = [
         tfrecord.write_dataset(tmp_path / name, {"train": [page]}, {1: "s"}, shards=1, source="x")
         for name in "pq"
@@ -119,7 +126,7 @@ def test_the_same_pages_give_the_same_bytes(tmp_path):
 def test_any_mode_becomes_grey_or_rgb(tmp_path, mode):
     suffix = ".tif" if mode == "CMYK" else ".png"
     _image("z", mode=mode).save(tmp_path / f"z{suffix}")
-    page = formats.load_page(tmp_path / f"z{suffix}", [], formats.Options())
+    page = _load(tmp_path / f"z{suffix}")
     with Image.open(io.BytesIO(page.image)) as image:
         assert image.mode in ("L", "RGB")
         assert (image.width, image.height) == (page.width, page.height) == (120, 80)
@@ -129,7 +136,7 @@ def test_turned_and_large_pages_are_put_upright_and_reduced(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees
     _image("z", (400, 200)).save(tmp_path / "z.jpg", exif=exif)
-    page = formats.load_page(tmp_path / "z.jpg", [], formats.Options(max_side=100))
+    page = _load(tmp_path / "z.jpg", max_side=100)
     assert (page.width, page.height) == (50, 100)
 
 
@@ -158,58 +165,72 @@ def test_a_split_never_divides_a_document():
     assert {page.document for page in more["eval"]} - {"new"} == sides[1]
 
 
-def _signverod(folder, rows, corrected=True):
-    columns = ["height", "width", "id", "file_name", "id_new"][: 5 if corrected else 4]
+def _signverod(folder, rows, corrected=True, pages=((1, "a"), (2, "b"), (1, "c"))):
+    """Pages as (published id, name), numbered anew from 1 on in id_new; rows as (id, id_new, box)."""
     folder.mkdir()
     (folder / "categories.csv").write_text("id,name\n1,signature\n2,initials\n")
-    with open(folder / "image_ids.csv", "w", newline="") as stream:
-        csv.writer(stream).writerows(
-            [
-                columns,
-                *([80, 120, 1, f"{name}.png", new][: len(columns)] for new, name in enumerate("abc", 1)),
-            ]
-        )
-    for file, entries in rows.items():
-        with open(folder / file, "w", newline="") as stream:
-            header = ["bbox", "category_id", "image_id", "image_id_new"][: 4 if corrected else 3]
-            csv.writer(stream).writerows(
-                [header, *([box, 1, 1, page][: len(header)] for page, box in entries)]
-            )
-    for name in "abc":
-        _image(name).save(folder / f"{name}.png")
-
-
-def test_signverod_collisions_doubles_and_leaks_are_repaired(tmp_path):
-    rows = {
-        "train.csv": [(1, "[0.1, 0.2, 0.3, 0.4]"), (1, "[0.1, 0.2, 0.3, 0.4]"), (2, "[0.5, 0.5, 0.2, 0.1]")],
-        "test.csv": [(2, "[0.5, 0.5, 0.2, 0.1]"), (3, "[0.0, 0.0, 0.5, 0.5]")],
+    tables = {
+        "image_ids.csv": [
+            ["height", "width", "id", "file_name", "id_new"],
+            *([80, 120, old, f"{name}.png", new] for new, (old, name) in enumerate(pages, 1)),
+        ]
     }
-    _signverod(tmp_path / "set", rows)
-    annotation = signverod.read_annotation(tmp_path / "set")
-    assert annotation.splits == {"train": ["1", "2"], "eval": ["3"]}
-    assert annotation.boxes["1"] == [Box(0.2, 0.1, pytest.approx(0.6), pytest.approx(0.4), 1)]
-    assert len(annotation.boxes["2"]) == 1
-    assert any("more than one page" in note for note in annotation.notes)
-    assert any("both train.csv and test.csv" in note for note in annotation.notes)
+    for file, entries in rows.items():
+        header = ["bbox", "category_id", "image_id", "image_id_new"]
+        tables[file] = [header, *([box, 1, old, new] for old, new, box in entries)]
+    for file, lines in tables.items():
+        with open(folder / file, "w", newline="") as stream:
+            csv.writer(stream).writerows(line if corrected else line[:-1] for line in lines)
+    for _, name in pages:
+        _image(name).save(folder / f"{name}.png")
+    return folder
 
 
-def test_signverod_without_corrected_ids_is_refused(tmp_path):
-    rows = {"train.csv": [(1, "[0.1, 0.2, 0.3, 0.4]")], "test.csv": []}
-    _signverod(tmp_path / "set", rows, corrected=False)
-    with pytest.raises(UserError, match="share 1 ids"):
-        signverod.read_annotation(tmp_path / "set")
+WIDE, FLAT, LARGE = "[0.1, 0.2, 0.3, 0.4]", "[0.5, 0.5, 0.2, 0.1]", "[0.0, 0.0, 0.5, 0.5]"
+# Page a is 1 of the first numbering, c is 1 of the second; b stands in both files.
+ROWS = {"train.csv": [(1, 1, WIDE), (1, 1, WIDE), (2, 2, FLAT), (1, 3, LARGE)], "test.csv": [(2, 2, FLAT)]}
+
+
+@pytest.mark.parametrize("corrected", [True, False])
+def test_signverod_collisions_doubles_and_leaks_are_repaired(tmp_path, corrected):
+    rows = {**ROWS, "test.csv": [*ROWS["test.csv"], (1, 3, FLAT)]}
+    annotation = signverod.read_annotation(_signverod(tmp_path / "set", rows, corrected))
+    assert {split: [page.name for page in pages] for split, pages in annotation.splits.items()} == {
+        "train": ["a.png", "b.png", "c.png"],
+        "eval": [],
+    }
+    first, second, third = annotation.splits["train"]
+    assert first.boxes == (Box(0.2, 0.1, pytest.approx(0.6), pytest.approx(0.4), 1),)
+    assert len(second.boxes) == 1
+    assert third.boxes[0] == Box(0, 0, 0.5, 0.5, 1)
+    assert len(third.boxes) == 2
+    assert any("1 of the original page ids stand for more than one page" in n for n in annotation.notes)
+    assert any("2 pages stand in both train.csv and test.csv" in note for note in annotation.notes)
+
+
+def test_signverod_collision_that_the_order_does_not_resolve_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"disagree .*image_ids.csv 2, train.csv 2, test.csv 1"):
+        signverod.read_annotation(_signverod(tmp_path / "set", ROWS, corrected=False))
+
+
+def test_signverod_page_of_another_shape_is_refused(tmp_path):
+    folder = _signverod(tmp_path / "set", {"train.csv": [(1, 1, WIDE)], "test.csv": [(1, 3, WIDE)]})
+    _image("a", (80, 120)).save(folder / "a.png")
+    found = signverod.locate(folder, signverod.read_annotation(folder), partial=False)
+    with pytest.raises(UserError, match=r"a\.png: is 80x120 upright, but the annotation says 120x80"):
+        found["train"][0].load()
 
 
 def test_absent_pages_are_listed_or_left_out(tmp_path):
-    rows = {"train.csv": [(1, "[0.1, 0.2, 0.3, 0.4]")], "test.csv": [(3, "[0.1, 0.2, 0.3, 0.4]")]}
-    _signverod(tmp_path / "set", rows)
-    (tmp_path / "set" / "a.png").unlink()
-    annotation = signverod.read_annotation(tmp_path / "set")
-    with pytest.raises(UserError, match="absent, the first a"):
-        signverod.read_pages(tmp_path / "set", annotation, formats.Options(), partial=False)
-    pages, absent = signverod.read_pages(tmp_path / "set", annotation, formats.Options(), partial=True)
-    assert absent == ["a.png"]
-    assert [page.name for page in pages["eval"]] == ["c.png"]
+    folder = _signverod(tmp_path / "set", {"train.csv": [(1, 1, WIDE)], "test.csv": [(1, 3, WIDE)]})
+    (folder / "a.png").unlink()
+    annotation = signverod.read_annotation(folder)
+    with pytest.raises(UserError, match=r"1 of 3 annotated pages are absent: a\.png"):
+        signverod.locate(folder, annotation, partial=False)
+    found = signverod.locate(folder, annotation, partial=True)
+    assert [page.name for page in found["train"]] == ["b.png"]
+    assert [page.load().name for page in found["eval"]] == ["c.png"]
+    assert any("1 annotated pages were absent" in note for note in annotation.notes)
 
 
 @pytest.mark.parametrize(
@@ -218,6 +239,10 @@ def test_absent_pages_are_listed_or_left_out(tmp_path):
         ("0 0.5 0.5", "expected `class"),
         ("0 a 0.5 0.1 0.1", "expected `class"),
         ("4 0.5 0.5 0.1 0.1", "class 4"),
+        ("nan 0.5 0.5 0.1 0.1", "expected `class"),
+        ("0 0.5 inf 0.1 0.1", "expected `class"),
+        ("0.5 0.5 0.5 0.1 0.1", "expected `class"),
+        ("-1 0.5 0.5 0.1 0.1", "class -1"),
     ],
 )
 def test_bad_yolo_lines_are_named(tmp_path, label, words):
@@ -225,7 +250,7 @@ def test_bad_yolo_lines_are_named(tmp_path, label, words):
     (folder / "labels").mkdir()
     (folder / "labels" / "b.txt").write_text(f"0 0.5 0.5 0.1 0.1\n{label}\n")
     with pytest.raises(UserError, match=r"b\.txt:2") as error:
-        list(formats.read_yolo(folder, ["signature"], formats.Options())[0])
+        formats.read_yolo(folder, ["signature"])
     assert words in str(error.value)
 
 
@@ -237,23 +262,211 @@ def test_the_command_says_mistakes_in_two_lines(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_real_signverod_annotation_is_read_whole(shared_data):
-    annotation = signverod.read_annotation(shared_data / "signverod")
-    assert len(annotation.files) == 2765
-    assert sum(map(len, annotation.boxes.values())) == 8022
-    documents = [
-        {splits.document_of(annotation.files[i]) for i in annotation.splits[s]} for s in ("train", "eval")
-    ]
-    assert not documents[0] & documents[1]
-    assert any("320 pages stand in both" in note for note in annotation.notes)
+def _convert(*arguments):
+    return main.convert(main.parse_arguments(["convert", *map(str, arguments)]))
+
+
+def _sides(folder):
+    return {
+        split: {page.name: page for page in tfrecord.read_pages(str(folder / f"{split}*"))}
+        for split in ("train", "eval")
+    }
+
+
+def test_equal_images_and_their_documents_stay_on_one_side(tmp_path):
+    folder = tmp_path / "yolo"
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels").mkdir()
+    for number in range(12):
+        (folder / "labels" / f"d{number}x.txt").write_text("0 0.5 0.5 0.2 0.1")
+        _image("same" if number < 8 else f"{number}").save(folder / "images" / f"d{number}x.png")
+    for seed in range(4):
+        _convert(
+            "yolo", f"--input={folder}", "--names=s", f"--output={tmp_path / 'set'}", f"--seed={seed}",
+            "--eval_fraction=0.5",
+        )  # fmt: skip
+        sides = _sides(tmp_path / "set")
+        equal = {f"d{number}x.png" for number in range(8)}
+        assert equal <= sides["train"].keys() or equal <= sides["eval"].keys()
+        assert not [f for f in check.check_dataset(tmp_path / "set")[0] if f.severity == "error"]
+
+
+def test_records_of_others_are_repaired_reduced_and_divided(tmp_path, capsys):
+    images = _folder(tmp_path / "in") / "images"
+    pages = {
+        name: Page(f"{name}.png", f"{name}.png", (images / f"{name}.png").read_bytes(), 80, 120,
+                   tuple(Box(*box) for box in BOXES[name]))
+        for name in BOXES
+    }  # fmt: skip
+    follower = dataclasses.replace(pages["d"], name="a-02.png", document="a-02.png")
+    given = {"train": [pages["a"], pages["b"]], "eval": [pages["b"], pages["c"], follower]}
+    tfrecord.write_dataset(
+        tmp_path / "given", given, {1: "signature", 2: "it's a date"}, shards=1, source="x"
+    )
+    _convert("tfrecord", f"--input={tmp_path / 'given'}", f"--output={tmp_path / 'set'}", "--max_side=60")
+    sides = _sides(tmp_path / "set")
+    assert {split: set(found) for split, found in sides.items()} == {
+        "train": {"a.png", "b.png", "a-02.png"},
+        "eval": {"c.png"},
+    }
+    assert sides["train"]["a-02.png"].boxes == tfrecord_boxes("d")
+    assert (sides["train"]["b.png"].width, sides["train"]["b.png"].height) == (60, 40)
+    assert tfrecord.read_label_map(tmp_path / "set" / "label_map.pbtxt")[2] == "it's a date"
+    said = capsys.readouterr().out
+    assert "1 pages stand in several splits" in said
+    assert "1 held-out pages belong to documents with training pages" in said
+    assert check.check_dataset(tmp_path / "set")[0] == []
+
+
+def tfrecord_boxes(name):
+    return tuple(Box(*(pytest.approx(side) for side in box[:4]), box[4]) for box in BOXES[name])
 
 
 def test_a_folder_with_other_files_is_never_replaced(tmp_path):
-    page = formats.load_page(_folder(tmp_path / "in") / "images" / "a.png", [], formats.Options())
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(UserError, match="holds other files"):
-        tfrecord.write_dataset(tmp_path / "mine", {"train": [page]}, {1: "s"}, shards=1, source="x")
-    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
-    for _ in range(2):  # its own earlier output may be replaced
-        tfrecord.write_dataset(tmp_path / "set", {"train": [page]}, {1: "s"}, shards=1, source="x")
+    page = _load(_folder(tmp_path / "in") / "images" / "a.png")
+    target = tmp_path / "home"
+    tfrecord.write_dataset(target, {"train": [page]}, {1: "s"}, shards=1, source="x")
+    tfrecord.write_dataset(target, {"train": [page]}, {1: "s"}, shards=2, source="x")
+    assert len(list(target.glob("train*"))) == 2
+    (target / "thesis").mkdir()
+    with pytest.raises(UserError, match=r"holds other files \(thesis\)"):
+        tfrecord.write_dataset(target, {"train": [page]}, {1: "s"}, shards=1, source="x")
+    assert (target / "thesis").is_dir()
+
+
+def test_a_full_disk_is_said_in_two_lines_and_leaves_nothing(tmp_path):
+    folder = _folder(tmp_path / "in")
+    script = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        "from training.data.__main__ import main; from training.errors import run_command; run_command(main)"
+    )
+    command = [
+        "convert",
+        "yolo",
+        f"--input={folder}",
+        "--names=s",
+        f"--output={tmp_path / 'set'}",
+        "--shards=1",
+    ]
+    done = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "cannot write" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--shards=0", "--eval_fraction=2", "--max_side=-1", "--document_pattern=(", "--document_pattern=a",
+     "--names=a,,b"],
+)  # fmt: skip
+def test_senseless_options_are_refused_before_anything_is_read(option, capsys):
+    with pytest.raises(SystemExit) as error:
+        main.parse_arguments(["convert", "yolo", "--input=x", "--output=y", option])
+    assert error.value.code == 2
+    assert option.split("=")[0] in capsys.readouterr().err
+
+
+def test_roboflow_polygons_become_their_bounds_and_names_keep_their_numbers(tmp_path):
+    folder = _folder(tmp_path / "yolo")
+    (folder / "labels").mkdir()
+    (folder / "data.yaml").write_text("names: {0: signature, 2: date}")
+    (folder / "labels" / "a.txt").write_text("2 0.1 0.2 0.5 0.25 0.4 0.6\n")
+    files, classes = formats.read_yolo(folder, None)
+    assert classes == {1: "signature", 3: "date"}
+    assert files[0].boxes == (Box(0.2, 0.1, 0.6, 0.5, 3),)
+    (folder / "data.yaml").write_text("names: signature")
+    with pytest.raises(UserError, match="expected a list of class names"):
+        formats.read_yolo(folder, None)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 300) | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_damaged_coco_file_is_read_or_refused_and_never_crashes(tmp_path, data):
+    path = tmp_path / "damaged.json"
+    content = json.loads(_coco(path).read_text())
+    table = data.draw(st.sampled_from(["images", "annotations", "categories"]))
+    entry = data.draw(st.sampled_from(content[table]))
+    key = data.draw(st.sampled_from(sorted(entry)))
+    if data.draw(st.booleans()):
+        del entry[key]
+    else:
+        entry[key] = data.draw(JSON)
+    path.write_text(json.dumps(content))
+    with contextlib.suppress(UserError):
+        formats.read_coco(path, tmp_path)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from(["categories.csv", "image_ids.csv", "train.csv", "test.csv"]), data=st.data())
+def test_damaged_signverod_files_are_read_or_refused_and_never_crash(tmp_path, name, data):
+    folder = tmp_path / "set"
+    if not folder.exists():
+        _signverod(folder, {**ROWS, "test.csv": [(2, 2, FLAT), (1, 3, FLAT)]}, corrected=False)
+    sound = (folder / name).read_bytes()
+    damaged = bytearray(sound)
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    (folder / name).write_bytes(bytes(damaged[: data.draw(st.integers(0, len(damaged)))]))
+    try:
+        with contextlib.suppress(UserError):
+            signverod.read_annotation(folder)
+    finally:
+        (folder / name).write_bytes(sound)
+
+
+def _published_columns_alone(source, target):
+    """A copy of SignVerOD's CSV files as published, without the corrected ids."""
+    target.mkdir()
+    for file in ("categories.csv", "image_ids.csv", "train.csv", "test.csv"):
+        with open(source / file, newline="") as stream:
+            rows = [
+                {key: value for key, value in row.items() if not key.endswith("_new")}
+                for row in csv.DictReader(stream)
+            ]
+        with open(target / file, "w", newline="") as stream:
+            writer = csv.DictWriter(stream, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    return target
+
+
+def test_real_signverod_annotation_is_read_whole(shared_data, tmp_path):
+    annotation = signverod.read_annotation(shared_data / "signverod")
+    pages = [page for split in annotation.splits.values() for page in split]
+    assert len(pages) == len({page.name for page in pages}) == 2765
+    assert sum(len(page.boxes) for page in pages) == 8022
+    assert annotation.classes == signverod.CLASSES
+    assert any("320 pages stand in both" in note for note in annotation.notes)
+    divided, moved = splits.separate(annotation.splits)
+    documents = [{page.document for page in divided[split]} for split in ("train", "eval")]
+    assert not documents[0] & documents[1]
+    assert moved > 0
+    # The repair from the order of the rows finds what the corrected columns say.
+    published = signverod.read_annotation(_published_columns_alone(shared_data / "signverod", tmp_path / "p"))
+    assert published.splits == annotation.splits
+
+
+def test_real_letters_keep_their_bytes_and_boxes(shared_data, tmp_path):
+    folder = shared_data / "tobacco800-signatures"
+    files, classes = formats.read_yolo(folder, ["signature"])
+    tfrecord.write_dataset(
+        tmp_path / "set", {"train": (file.load() for file in files)}, classes, shards=2, source="yolo"
+    )
+    pages = {page.name: page for page in tfrecord.read_pages(str(tmp_path / "set" / "train*"))}
+    assert len(pages) == 319
+    assert sum(not page.boxes for page in pages.values()) == 22
+    for file in files:
+        page = pages[file.name]
+        assert page.image == file.path.read_bytes()
+        assert [box.label for box in page.boxes] == [box.label for box in file.boxes]
+        sides = [[(b.ymin, b.xmin, b.ymax, b.xmax) for b in boxes] for boxes in (page.boxes, file.boxes)]
+        assert np.allclose(*sides, atol=1e-6)

@@ -1,0 +1,205 @@
+"""From a source format to splits: what `convert` does before it writes.
+
+Every reader yields items that know their document and load their page later, so a data set of any
+size is divided without holding its images in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import glob
+import hashlib
+import pathlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+import numpy as np
+
+from training.data import formats, records, signverod, splits, tfrecord
+from training.data.page import Page
+from training.errors import UserError
+from training.files import sha256
+
+# How the shards of a split begin, in the data sets that are around.
+_SHARD_PREFIXES = {"train": ("train",), "eval": ("eval", "val"), "test": ("test",)}
+
+
+class Item(Protocol):
+    """A page that is not read yet."""
+
+    @property
+    def document(self) -> str:
+        """Id of the document that it belongs to."""
+
+    def load(self, max_side: int) -> Page:
+        """Reads the page, reduced to `max_side` pixels where that is not 0."""
+
+
+@dataclasses.dataclass
+class Source:
+    """What a reader found.
+
+    Attributes:
+      splits: the source's own splits; a single one where it has none, or where they are not kept.
+      classes: label to name.
+      same: documents with an equal image, see `splits.join_equal`.
+      notes: what was repaired or left out, one sentence each.
+    """
+
+    splits: Mapping[str, list[Item]]
+    classes: dict[int, str]
+    same: dict[str, str]
+    notes: list[str]
+
+
+def divide(source: Source, evaluation_share: float, seed: int) -> dict[str, list[Item]]:
+    """The source's splits with every document on one side, or new ones where it has no usable ones.
+
+    Adds what was done to the source's notes.
+
+    Raises:
+      UserError: a side would be empty.
+    """
+    if source.same:
+        documents = len(set(source.same.values()))
+        source.notes.append(
+            f"{len(source.same)} documents hold images of each other; they count as {documents}."
+        )
+    found, moved = splits.separate(source.splits, source.same)
+    if len(found) > 1 and not all(found.values()):
+        source.notes.append("The source's own splits leave a side empty here; documents were split anew.")
+    elif len(found) > 1:
+        if moved:
+            source.notes.append(
+                f"{moved} held-out pages belong to documents with training pages; they were moved there."
+            )
+        return found
+    everything = [item for items in source.splits.values() for item in items]
+    found = splits.by_document(everything, evaluation_share, seed, source.same)
+    if not all(found.values()):
+        raise UserError("a split is empty: take another --eval_fraction or --seed, or add documents.")
+    return found
+
+
+def _coco(arguments: argparse.Namespace) -> Source:
+    files, classes = formats.read_coco(arguments.annotations, arguments.images, arguments.document_pattern)
+    return Source({"train": list(files)}, classes, _equal_files(files), [])
+
+
+def _yolo(arguments: argparse.Namespace) -> Source:
+    files, classes = formats.read_yolo(arguments.input, arguments.names, arguments.document_pattern)
+    return Source({"train": list(files)}, classes, _equal_files(files), [])
+
+
+def _signverod(arguments: argparse.Namespace) -> Source:
+    annotation = signverod.read_annotation(arguments.input, arguments.document_pattern)
+    found = signverod.locate(arguments.input, annotation, arguments.partial)
+    same = _equal_files(file for files in found.values() for file in files)
+    items: dict[str, list[Item]] = {split: list(files) for split, files in found.items()}
+    return Source(items, annotation.classes, same, annotation.notes)
+
+
+def _equal_files(files: Iterable[formats.PageFile]) -> dict[str, str]:
+    """Documents with byte-equal images; only files of one size are read."""
+    sizes: dict[int, list[formats.PageFile]] = {}
+    for file in files:
+        try:
+            sizes.setdefault(file.path.stat().st_size, []).append(file)
+        except OSError as error:
+            raise UserError(f"{file.path}: {error.strerror}.") from error
+    suspects = (file for group in sizes.values() if len(group) > 1 for file in group)
+    return splits.join_equal((file.document, sha256(file.path)) for file in suspects)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stored:
+    """A page in a shard of the source."""
+
+    reader: records.RecordReader
+    number: int
+    place: str
+    document: str
+
+    def load(self, max_side: int) -> Page:
+        import tensorflow as tf
+
+        page = tfrecord.parse_example(tf.train.Example.FromString(self.reader.read(self.number)))
+        try:
+            image, width, height = formats.recode(page.image, max_side)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UserError(f"{self.place}: cannot read its image ({error}).") from error
+        return dataclasses.replace(page, document=self.document, image=image, width=width, height=height)
+
+
+@dataclasses.dataclass
+class _Images:
+    """Images seen so far: (document, digest) of each, the split of each digest, pages left out."""
+
+    documents: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    splits: dict[str, str] = dataclasses.field(default_factory=dict)
+    left_out: int = 0
+
+
+def _tfrecords(arguments: argparse.Namespace) -> Source:
+    folder: pathlib.Path = arguments.input
+    label_map = folder / tfrecord.LABEL_MAP
+    if arguments.names:
+        classes = dict(enumerate(arguments.names, start=1))
+    elif label_map.exists():
+        classes = tfrecord.read_label_map(label_map)
+    else:
+        known = ",".join(signverod.CLASSES.values())
+        raise UserError(f"{folder}: no {tfrecord.LABEL_MAP}; say --names, for SignVerOD {known}.")
+    found: dict[str, list[Item]] = {}
+    images = _Images()
+    for split, prefixes in _SHARD_PREFIXES.items():
+        files = sorted(
+            file
+            for prefix in prefixes
+            for file in glob.glob(f"{glob.escape(str(folder))}/{prefix}*")
+            if pathlib.Path(file).is_file()
+        )
+        if files:
+            found[split] = _stored(files, arguments.document_pattern, split, images)
+    if not found:
+        raise UserError(f"{folder}: no file begins with train, eval, val or test; name the shards' folder.")
+    notes = []
+    if images.left_out:
+        notes.append(f"{images.left_out} pages stand in several splits; they were kept in the first alone.")
+    return Source(found, classes, splits.join_equal(images.documents), notes)
+
+
+def _stored(files: list[str], pattern: str | None, split: str, images: _Images) -> list[Item]:
+    """Items of a split's records, each looked at once, without images of earlier splits."""
+    from training.data import check
+
+    findings: list[check.Finding] = []
+    index = records.index_records([glob.escape(file) for file in files])
+    reader = records.RecordReader(index)
+    items: list[Item] = []
+    for number, file in enumerate(files):
+        first = int(np.searchsorted(index.file_numbers, number))
+        for record in check.read_shard(pathlib.Path(file), findings):
+            page = record.page
+            # Only our own records name a document; elsewhere it follows from the file's name.
+            named = page.document != page.name and not pattern
+            document = page.document if named else splits.document_of(page.name, pattern)
+            digest = hashlib.sha256(page.image).hexdigest()
+            if images.splits.setdefault(digest, split) != split:
+                images.left_out += 1
+                continue
+            place = f"{file}, record {record.number}"
+            items.append(_Stored(reader, first + record.number, place, document))
+            images.documents.append((document, digest))
+        if findings:
+            raise UserError(f"{file}, record {findings[0].record}: {findings[0].message}.")
+    return items
+
+
+READERS: dict[str, Callable[[argparse.Namespace], Source]] = {
+    "coco": _coco,
+    "yolo": _yolo,
+    "signverod": _signverod,
+    "tfrecord": _tfrecords,
+}
