@@ -22,9 +22,12 @@ from training.errors import UserError
 if typing.TYPE_CHECKING:
     from training.experiment import Experiment
 
-# What can be trained: experiment name -> module that defines `experiment()` and `build_task(config)`.
+# What can be trained: experiment name -> module:function of its config; the module also defines
+# `build_task(config)`.
 EXPERIMENTS: dict[str, str] = {
-    "retinanet_signverod": "training.detector.experiment",
+    "retinanet_signverod": "training.detector.experiment:experiment",
+    "cleaner_autoencoder": "training.cleaner.experiment:autoencoder_experiment",
+    "cleaner_unet": "training.cleaner.experiment:unet_experiment",
 }
 
 
@@ -41,7 +44,8 @@ def load(name: str, config_files: Iterable[str] = (), overrides: str = "") -> Ex
     Raises:
       UserError: unknown experiment, file, key, or a value of the wrong type.
     """
-    experiment = _module(name).experiment()
+    module, function = _module(name)
+    experiment = getattr(module, function)()
     for file in config_files:
         for path, values in _read(pathlib.Path(file), ()):
             apply(experiment, values, str(path))
@@ -52,7 +56,7 @@ def load(name: str, config_files: Iterable[str] = (), overrides: str = "") -> Ex
 
 def build_task(name: str, experiment: Experiment) -> Any:
     """The tf-models task that trains an experiment's model."""
-    return _module(name).build_task(experiment.task)
+    return _module(name)[0].build_task(experiment.task)
 
 
 def apply(config: Any, values: Mapping[str, Any], source: str) -> None:
@@ -73,10 +77,11 @@ def save(experiment: Experiment, path: pathlib.Path) -> None:
         temporary.write_text(yaml.safe_dump(experiment.as_dict(), sort_keys=True), encoding="utf-8")
 
 
-def _module(name: str) -> types.ModuleType:
+def _module(name: str) -> tuple[types.ModuleType, str]:
     if name not in EXPERIMENTS:
         raise UserError(f"--experiment {name}: unknown.{_nearest(name, EXPERIMENTS)}")
-    return importlib.import_module(EXPERIMENTS[name])
+    module, _, function = EXPERIMENTS[name].partition(":")
+    return importlib.import_module(module), function
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

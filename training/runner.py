@@ -33,6 +33,8 @@ from training.experiment import Experiment, resolve
 from training.files import atomic_file
 
 MODES = ("train", "eval", "train_and_eval")
+# Figures that the line after an evaluation shows; metrics.jsonl holds all.
+_SHOWN = ("AP", "AP50", "psnr", "ssim", "ink_f1", "ink_f1_untouched")
 
 
 class TrainingDivergedError(UserError):
@@ -210,7 +212,7 @@ class _Run(contextlib.AbstractContextManager):
         values = _numbers(logs)
         if distribution.is_chief():
             self._metrics.write("eval", self._step(), values)
-            shown = {key: values[key] for key in values if key in ("AP", "AP50") or key.startswith("AP50/")}
+            shown = {key: values[key] for key in values if key in _SHOWN or key.startswith("AP50/")}
             text = ", ".join(f"{key} {value:.3f}" for key, value in (shown or values).items())
             tqdm.write(f"step {self._step()}: {text}", file=sys.stderr)
         return values
@@ -453,7 +455,7 @@ def _numbers(logs: dict[str, Any] | None) -> dict[str, float]:
 
 
 def _describe(experiment: Experiment, data: dict[str, records.RecordIndex]) -> str:
-    counts = ", ".join(f"{len(index)} {split} pages" for split, index in data.items())
+    counts = ", ".join(f"{len(index)} {split} images" for split, index in data.items())
     steps, batch = experiment.trainer.train_steps, experiment.task.train_data.global_batch_size
     run_length = f"; {steps} steps of batch {batch}" if "train" in data else ""
     return f"{counts}{run_length}; {distribution.size()} process(es)"

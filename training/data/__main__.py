@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 
+from training.data import signatures
 from training.data.page import Page
 from training.data.synthetic import command as synthesize
 from training.errors import run_command
@@ -22,6 +23,8 @@ examples:
   python -m training.data convert yolo --input=export --names=signature --output=data/letters
   python -m training.data convert coco --annotations=a.json --images=images --output=data/pages
   python -m training.data convert signverod --input=signverod --output=data/signverod --max_side=1400
+  python -m training.data convert signatures --input=cedar --output=data/cedar
+  python -m training.data synthesize signatures --output=data/signatures --writers=300
   python -m training.data check data/signverod
 """
 
@@ -30,23 +33,29 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line's values; needs no TensorFlow."""
     parser = argparse.ArgumentParser(
         prog="python -m training.data",
-        description="Make, convert and check data sets of annotated pages.",
+        description="Make, convert and check data sets of annotated pages and of signatures.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    _add_convert(commands.add_parser("convert", help="COCO, YOLO, SignVerOD or TFRecords into a data set"))
+    _add_convert(
+        commands.add_parser("convert", help="COCO, YOLO, SignVerOD, signatures or TFRecords into a data set")
+    )
     check = commands.add_parser(
         "check", help="look for faults before a run; exit code 1 when there are errors"
     )
     check.add_argument("folder", type=pathlib.Path)
     check.add_argument("--json", action="store_true", help="findings as JSON")
-    synthesize.add_arguments(commands.add_parser("synthesize", help="make pages with a generator"))
+    synthesize.add_arguments(
+        commands.add_parser("synthesize", help="make pages or signatures with a generator")
+    )
     return parser.parse_args(arguments)
 
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
-    formats = parser.add_subparsers(dest="format", required=True, metavar="{coco,yolo,signverod,tfrecord}")
+    formats = parser.add_subparsers(
+        dest="format", required=True, metavar="{coco,yolo,signverod,signatures,tfrecord}"
+    )
     coco = formats.add_parser("coco", help="a COCO detection file and its images")
     coco.add_argument("--annotations", type=pathlib.Path, required=True)
     coco.add_argument("--images", type=pathlib.Path, required=True)
@@ -63,7 +72,11 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
         "--input", type=pathlib.Path, required=True, help="folder with train* and eval* shards"
     )
     tfrecord.add_argument("--names", type=_names, help="classes from label 1 on; default: label_map.pbtxt")
-    for kind in (coco, yolo, signverod, tfrecord):
+    single = formats.add_parser(
+        "signatures", help="images of single signatures: CEDAR, WRITER/genuine|forged, …"
+    )
+    signatures.add_arguments(single)
+    for kind in (coco, yolo, signverod, tfrecord, single):
         kind.add_argument("--output", type=pathlib.Path, required=True, help="folder to make")
         kind.add_argument(
             "--shards", type=_count(1), default=4, help="files of the training split (default 4)"

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from training.data import signatures
 from training.data.page import Box, Page
 from training.data.tfrecord import CARD, LABEL_MAP, parse_example, read_label_map
 from training.errors import UserError
@@ -260,7 +261,7 @@ def _box_faults(box: Box, classes: Mapping[int, str] | None) -> Iterator[tuple[s
     beyond = max(-sides.min(), sides.max() - 1)
     if beyond > _ROUNDING:
         yield "error", f"reaches {beyond:.1%} of the page beyond it"
-    elif (box.ymax - box.ymin) * (box.xmax - box.xmin) > 0.5:
+    elif classes != signatures.CLASSES and (box.ymax - box.ymin) * (box.xmax - box.xmin) > 0.5:
         yield "warning", "covers more than half of the page"
 
 

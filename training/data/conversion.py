@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from training.data import formats, records, signverod, splits, tfrecord
+from training.data import formats, records, signatures, signverod, splits, tfrecord
 from training.data.page import Page
 from training.errors import UserError
 from training.files import sha256
@@ -34,6 +34,18 @@ class Item(Protocol):
 
     def load(self, max_side: int) -> Page:
         """Reads the page, reduced to `max_side` pixels where that is not 0."""
+
+
+class _OnDisk(Protocol):
+    """An item that is a file of its own."""
+
+    @property
+    def document(self) -> str:
+        """Id of the document that it belongs to."""
+
+    @property
+    def path(self) -> pathlib.Path:
+        """Its file."""
 
 
 @dataclasses.dataclass
@@ -100,9 +112,34 @@ def _signverod(arguments: argparse.Namespace) -> Source:
     return Source(items, annotation.classes, same, annotation.notes)
 
 
-def _equal_files(files: Iterable[formats.PageFile]) -> dict[str, str]:
+def _signatures(arguments: argparse.Namespace) -> Source:
+    files = signatures.read_signatures(arguments.input, arguments.document_pattern)
+    notes = [
+        "A document is a writer; a box is the extent of the ink; paper was whitened above Otsu's threshold."
+    ]
+    same = _equal_files(files)
+    wanted = arguments.eval_writers
+    if wanted is None and signatures.is_cedar(files):
+        wanted = signatures.CEDAR_HELD_OUT
+    if wanted is None:
+        return Source({"train": list(files)}, signatures.CLASSES, same, notes)
+    found, absent = signatures.held_out(files, wanted)
+    if not found["eval"]:
+        if arguments.eval_writers:
+            raise UserError(f"--eval_writers: none of {', '.join(absent)} is in {arguments.input}.")
+        notes.append(
+            "None of the signers that SignVer holds out is here; writers were split by --eval_fraction."
+        )
+        return Source({"train": list(files)}, signatures.CLASSES, same, notes)
+    if absent:
+        notes.append(f"Held-out writers that are not in the set: {', '.join(absent)}.")
+    items: dict[str, list[Item]] = {split: list(part) for split, part in found.items()}
+    return Source(items, signatures.CLASSES, same, notes)
+
+
+def _equal_files(files: Iterable[_OnDisk]) -> dict[str, str]:
     """Documents with byte-equal images; only files of one size are read."""
-    sizes: dict[int, list[formats.PageFile]] = {}
+    sizes: dict[int, list[_OnDisk]] = {}
     for file in files:
         try:
             sizes.setdefault(file.path.stat().st_size, []).append(file)
@@ -201,5 +238,6 @@ READERS: dict[str, Callable[[argparse.Namespace], Source]] = {
     "coco": _coco,
     "yolo": _yolo,
     "signverod": _signverod,
+    "signatures": _signatures,
     "tfrecord": _tfrecords,
 }

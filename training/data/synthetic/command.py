@@ -1,4 +1,4 @@
-"""`python -m training.data synthesize pages|sheet`."""
+"""`python -m training.data synthesize pages|signatures|sheet`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import multiprocessing
 import os
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from training.data.page import Page
 from training.errors import UserError
@@ -22,10 +23,10 @@ The same seed gives the same bytes on any number of processes."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds `pages` and `sheet`."""
+    """Adds `pages`, `signatures` and `sheet`."""
     parser.description = _HELP
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    kinds = parser.add_subparsers(dest="what", required=True, metavar="{pages,sheet}")
+    kinds = parser.add_subparsers(dest="what", required=True, metavar="{pages,signatures,sheet}")
     pages = kinds.add_parser("pages", help="a data set of TFRecords", description=_HELP)
     pages.add_argument("--output", type=pathlib.Path, required=True, help="folder to make")
     pages.add_argument("--count", type=int, default=1200, help="training pages (default 1200)")
@@ -42,6 +43,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="signverod",
         help="signverod: signature, initials, redaction, date (default); signature: that class alone",
     )
+    single = kinds.add_parser(
+        "signatures", help="single signatures, genuine and forged, by synthetic writers"
+    )
+    single.add_argument("--output", type=pathlib.Path, required=True, help="folder to make")
+    single.add_argument(
+        "--writers", type=int, default=300, help="writers of the training split (default 300)"
+    )
+    single.add_argument("--eval_writers", type=int, default=40, help="other writers, held out (default 40)")
+    single.add_argument("--genuine", type=int, default=6, help="genuine signatures a writer (default 6)")
+    single.add_argument("--forged", type=int, default=2, help="skilled forgeries a writer (default 2)")
+    single.add_argument("--seed", type=int, default=0)
+    single.add_argument("--shards", type=int, default=4, help="files of the training split (default 4)")
+    single.add_argument(
+        "--processes", type=int, default=len(os.sched_getaffinity(0)), help="default: all cores"
+    )
     sheet = kinds.add_parser("sheet", help="a picture of some pages with their boxes, to look at")
     sheet.add_argument("--output", type=pathlib.Path, required=True, help="PNG file to make")
     sheet.add_argument("--count", type=int, default=12, help="pages on it (default 12)")
@@ -54,6 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Does what the command line says."""
+    if arguments.what == "signatures":
+        return _signatures(arguments)
     if arguments.count < 1 or arguments.long_side < 200:
         raise UserError("--count must be at least 1 and --long_side at least 200.")
     return _sheet(arguments) if arguments.what == "sheet" else _pages(arguments)
@@ -86,15 +104,67 @@ def _pages(arguments: argparse.Namespace) -> int:
 
 
 def _generate(arguments: argparse.Namespace, count: int, evaluation: bool, labels: int) -> Iterator[Page]:
-    from tqdm import tqdm
-
     make = functools.partial(_make, arguments.seed, arguments.long_side, evaluation, labels)
     name = "eval pages" if evaluation else "train pages"
+    yield from _in_processes(make, range(count), arguments.processes, name, "page")
+
+
+def _in_processes(
+    make: Callable[[Any], Page], numbers: Sequence[Any], processes: int, name: str, unit: str
+) -> Iterator[Page]:
+    """Pages in order, made by several processes, with a progress bar."""
+    from tqdm import tqdm
+
     # Processes are spawned: TensorFlow, which the writer has loaded, does not survive a fork.
-    with multiprocessing.get_context("spawn").Pool(max(1, arguments.processes)) as pool:
-        pages = pool.imap(make, range(count), chunksize=8)
+    with multiprocessing.get_context("spawn").Pool(max(1, processes)) as pool:
+        pages = pool.imap(make, numbers, chunksize=8)
         interval = 0.5 if sys.stderr.isatty() else 60
-        yield from tqdm(pages, total=count, desc=name, unit="page", mininterval=interval)
+        yield from tqdm(pages, total=len(numbers), desc=name, unit=unit, mininterval=interval)
+
+
+def _signatures(arguments: argparse.Namespace) -> int:
+    from training.data.signatures import CLASSES, FORGED, GENUINE
+    from training.data.tfrecord import write_dataset
+
+    counts = (arguments.writers, arguments.eval_writers, arguments.genuine)
+    if min(counts) < 1 or arguments.forged < 0 or sum(counts[:2]) > 400_000:
+        raise UserError("--writers, --eval_writers and --genuine start at 1, --forged at 0.")
+    shares = {"train": range(arguments.writers), "eval": range(arguments.writers, sum(counts[:2]))}
+    items = {
+        split: [
+            (writer, number, label)
+            for writer in writers
+            for label, count in ((GENUINE, arguments.genuine), (FORGED, arguments.forged))
+            for number in range(count)
+        ]
+        for split, writers in shares.items()
+    }
+    make = functools.partial(_make_signature, arguments.seed)
+    card = write_dataset(
+        arguments.output,
+        {
+            split: _in_processes(make, numbers, arguments.processes, f"{split} signatures", "image")
+            for split, numbers in items.items()
+        },
+        CLASSES,
+        shards={"train": min(arguments.shards, len(items["train"])), "eval": 1},
+        source="synthetic signatures",
+        seed=arguments.seed,
+        notes=["A document is a writer; no writer stands in both splits; forgers sign nothing of their own."],
+    )
+    for split, summary in card["splits"].items():
+        boxes = ", ".join(f"{count} {name}" for name, count in summary["boxes"].items())
+        print(f"{arguments.output}: {split}: {summary['documents']} writers, {boxes}")
+    return 0
+
+
+def _make_signature(seed: int, item: tuple[int, int, int]) -> Page:
+    import cv2
+
+    from training.data.signatures import synthesize
+
+    cv2.setNumThreads(1)
+    return synthesize(seed, *item)
 
 
 def _make(seed: int, long_side: int, evaluation: bool, labels: int, index: int) -> Page:
