@@ -12,12 +12,26 @@ from training.errors import UserError, run_command
 
 # What each model is exported with: the experiment's name in run.json -> command ->
 # module:function. A new model is a new row; functions of one column take the same arguments.
+_CLEANER = {
+    "saved_model": "export.saved_model:save_cleaner",
+    "onnx": "export.onnx_model:convert_cleaner",
+    "validate": "export.validate_cleaner:validate_cleaner",
+    "samples": "export.validate_cleaner:synthetic_crops",
+}
 EXPORTS: dict[str, dict[str, str]] = {
     "retinanet_signverod": {
         "saved_model": "export.saved_model:save",
         "onnx": "export.onnx_model:convert_detector",
         "validate": "export.validate:validate_detector",
+        "samples": "export.validate:synthetic_pages",
     },
+    "cleaner_autoencoder": _CLEANER,
+    "cleaner_unet": _CLEANER,
+}
+# What `validate --saved_model` compares with, by the `signver.model` of the ONNX file.
+SAVED_MODELS = {
+    "detector": ("export.validate:validate_saved_model", "export.validate:synthetic_pages"),
+    "cleaner": ("export.validate_cleaner:validate_saved_model", "export.validate_cleaner:synthetic_crops"),
 }
 
 _EXAMPLES = """
@@ -25,6 +39,7 @@ examples:
   python -m export saved_model --model_dir=runs/detector --output=runs/detector/saved_model
   python -m export onnx --model_dir=runs/detector --output=runs/detector/detector.onnx
   python -m export validate --model_dir=runs/detector --onnx=runs/detector/detector.onnx --synthetic=20
+  python -m export onnx --saved_model=cleaner_by_signver --output=cleaner.onnx
   python -m export report --model_dir=runs/detector --onnx=runs/detector/detector.onnx --data=data \\
       --output=report.html
 """
@@ -44,11 +59,15 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     validate = commands.add_parser(
         "validate", help="trained model against ONNX file; exit code 1 when they differ"
     )
+    converted = onnx.add_mutually_exclusive_group(required=True)
+    converted.add_argument(
+        "--saved_model", type=pathlib.Path, help="a cleaner that another script trained, as SignVer's does"
+    )
     trained = validate.add_mutually_exclusive_group(required=True)
     trained.add_argument(
         "--saved_model", type=pathlib.Path, help="compare with an exported SavedModel instead of a run"
     )
-    for command, place in ((saved, saved), (onnx, onnx), (validate, trained)):
+    for command, place in ((saved, saved), (onnx, converted), (validate, trained)):
         place.add_argument("--model_dir", required=place is command, help="folder of a run of training.train")
         command.add_argument("--checkpoint", choices=("best", "last"), default="best")
     for command in (saved, onnx):
@@ -57,11 +76,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     onnx.add_argument("--score_threshold", type=float, default=0.3, help="recorded for callers (default 0.3)")
     validate.add_argument("--onnx", required=True, type=pathlib.Path)
     validate.add_argument(
-        "--pages", nargs="+", default=[], help="image files, folders, data sets or TFRecord patterns"
+        "--pages",
+        nargs="+",
+        default=[],
+        help="pages or crops: image files, folders, data sets, TFRecord patterns",
     )
-    validate.add_argument("--limit", type=int, default=50, help="pages used at most (default 50)")
-    validate.add_argument("--synthetic", type=int, default=0, help="synthetic pages to add")
-    validate.add_argument("--minimum_detections", type=int, default=10, help="fewer fail (default 10)")
+    validate.add_argument("--limit", type=int, default=50, help="pages or crops used at most (default 50)")
+    validate.add_argument("--synthetic", type=int, default=0, help="synthetic pages or crops to add")
+    validate.add_argument(
+        "--minimum_detections", type=int, default=10, help="fewer, or fewer crops with ink, fail (default 10)"
+    )
     validate.add_argument("--seed", type=int, default=0)
     validate.add_argument("--output", type=pathlib.Path, help="JSON report")
     _add_report(commands)
@@ -97,6 +121,14 @@ def _convert(arguments: argparse.Namespace) -> int:
     # Keras warns for each layer that only its own format cannot hold; a SavedModel's signature can.
     logging.set_verbosity(logging.ERROR)
 
+    if arguments.command == "onnx" and arguments.saved_model:
+        from export.onnx_model import convert_saved_model
+
+        path = convert_saved_model(
+            arguments.saved_model, arguments.output, dynamic_batch=arguments.dynamic_batch
+        )
+        print(f"{path}: onnx, {path.stat().st_size / 1e6:.1f} MB, of {arguments.saved_model}")
+        return 0
     loaded = load_model(arguments.model_dir, arguments.checkpoint)
     options = {}
     if arguments.command == "onnx":
@@ -115,16 +147,18 @@ def _validate(arguments: argparse.Namespace) -> int:
     from export import validate
 
     images = validate.load_pages(arguments.pages, arguments.limit)
-    images += validate.synthetic_pages(arguments.synthetic, arguments.seed)
-    options = (arguments.onnx, images, arguments.minimum_detections, arguments.seed)
     if arguments.saved_model:
-        report = validate.validate_saved_model(arguments.saved_model, *options)
+        compare, samples = (_load(name) for name in SAVED_MODELS[_kind(arguments.onnx)])
+        subject: Any = arguments.saved_model
     else:
         from training.runner import load_model
 
-        loaded = load_model(arguments.model_dir, arguments.checkpoint)
-        report = _function(loaded.experiment, "validate")(loaded, *options)
-    print(validate.table(report))
+        subject = load_model(arguments.model_dir, arguments.checkpoint)
+        compare = _function(subject.experiment, "validate")
+        samples = _function(subject.experiment, "samples")
+    images += samples(arguments.synthetic, arguments.seed)
+    report = compare(subject, arguments.onnx, images, arguments.minimum_detections, arguments.seed)
+    print(report.text())
     if arguments.output:
         validate.write_report(report, arguments.output)
     return 0 if report.passed else 1
@@ -135,8 +169,27 @@ def _function(experiment: str, command: str) -> Any:
     if command not in EXPORTS.get(experiment, {}):
         known = ", ".join(sorted(name for name, row in EXPORTS.items() if command in row))
         raise UserError(f"{command}: no export of {experiment}; there is one of {known}.")
-    module, name = EXPORTS[experiment][command].split(":")
+    return _load(EXPORTS[experiment][command])
+
+
+def _load(place: str) -> Any:
+    module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def _kind(onnx_file: pathlib.Path) -> str:
+    """The `signver.model` of an ONNX file."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(str(onnx_file), load_external_data=False)
+    except DecodeError as error:
+        raise UserError(f"--onnx {onnx_file}: not an ONNX file.") from error
+    kind = {entry.key: entry.value for entry in model.metadata_props}.get("signver.model", "")
+    if kind not in SAVED_MODELS:
+        raise UserError(f"--onnx {onnx_file}: no signver model; its metadata lack signver.model.")
+    return kind
 
 
 if __name__ == "__main__":

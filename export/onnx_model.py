@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ import tf2onnx
 
 from export.saved_model import DETECTOR_OUTPUTS, DetectorModule
 from training import record
+from training.cleaner.noise import SIDE
 from training.errors import UserError
 from training.files import atomic_file, sha256
 from training.runner import LoadedModel
@@ -24,6 +26,18 @@ OPSET = 17
 IR_VERSION = 8
 # A file may be this much larger than the weights in it: graph, names and metadata.
 SIZE_LIMIT = 1.1
+# And by this much, which a model of a few thousand weights needs for its graph.
+GRAPH_BYTES = 65_536
+
+_CLEANER_METADATA = {
+    "signver.input_size": json.dumps([SIDE, SIDE]),
+    "signver.preprocessing": json.dumps(
+        {
+            "outside": "fit the crop into the square, aspect ratio kept, centred on white; RGB over 255; "
+            "dark ink on white"
+        }
+    ),
+}
 
 
 def convert_detector(
@@ -48,16 +62,111 @@ def convert_detector(
     model, _ = tf2onnx.convert.from_function(
         module.__call__, input_signature=[module.input_signature], opset=OPSET, output_path=None
     )
-    _rename_values(model, ["image"], DETECTOR_OUTPUTS)
-    _set_shapes(model, _detector_shapes(loaded, "batch" if dynamic_batch else 1))
+    shapes = _detector_shapes(loaded, "batch" if dynamic_batch else 1)
+    metadata = _detector_metadata(loaded, score_threshold)
+    return _write(model, output, ["image"], DETECTOR_OUTPUTS, shapes, metadata, weight_bytes(loaded.model))
+
+
+def convert_cleaner(
+    loaded: LoadedModel, output: str | os.PathLike[str], *, dynamic_batch: bool = False, **_: Any
+) -> pathlib.Path:
+    """Writes a cleaner as ONNX: `input` to `output`, float32 [1, 224, 224, 3], dark ink on white, 0..1.
+
+    Args:
+      loaded: the trained model.
+      output: file to write.
+      dynamic_batch: a free batch dimension instead of 1.
+
+    Raises:
+      UserError: the file cannot be written, or it is larger than its weights explain.
+    """
+    metadata = _common_metadata(loaded, "cleaner") | _CLEANER_METADATA
+
+    def clean(image: tf.Tensor) -> tf.Tensor:
+        return loaded.model(image, training=False)
+
+    return _convert_cleaner(clean, output, dynamic_batch, metadata, weight_bytes(loaded.model))
+
+
+def convert_saved_model(
+    folder: str | os.PathLike[str], output: str | os.PathLike[str], *, dynamic_batch: bool = False
+) -> pathlib.Path:
+    """Writes a cleaner that somebody else saved, such as SignVer's training script does.
+
+    Args:
+      folder: a SavedModel whose serving_default takes one image batch of 224×224×3 and gives one like it.
+      output: file to write; names, batch dimension and metadata are those of `convert_cleaner`.
+      dynamic_batch: a free batch dimension instead of 1.
+
+    Raises:
+      UserError: no SavedModel, or one with another signature.
+    """
+    path = pathlib.Path(folder)
+    if not (path / "saved_model.pb").is_file():
+        raise UserError(f"--saved_model {path}: no saved_model.pb in this folder.")
+    try:
+        saved = tf.saved_model.load(str(path))
+        served = saved.signatures["serving_default"]
+    except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
+        raise UserError(f"--saved_model {path}: cannot be loaded ({str(error)[:200]}).") from error
+    inputs = served.structured_input_signature[1]
+    outputs = served.structured_outputs
+    specs = [*inputs.values(), *outputs.values()]
+    fits = all(spec.dtype == tf.float32 and spec.shape[1:] == (SIDE, SIDE, 3) for spec in specs)
+    if len(inputs) != 1 or len(outputs) != 1 or not fits:
+        found = ", ".join(
+            f"{name} {spec.dtype.name} {spec.shape}" for name, spec in [*inputs.items(), *outputs.items()]
+        )
+        raise UserError(
+            f"--saved_model {path}: a cleaner takes and gives float32 [batch, {SIDE}, {SIDE}, 3]; "
+            f"found {found}."
+        )
+    (argument,), (result,) = inputs, outputs
+
+    def clean(image: tf.Tensor) -> tf.Tensor:
+        return served(**{argument: image})[result]
+
+    metadata = {"signver.model": "cleaner", "signver.source": "SavedModel"} | _CLEANER_METADATA
+    return _convert_cleaner(clean, output, dynamic_batch, metadata, _bytes_of(served.variables))
+
+
+def _convert_cleaner(
+    clean: Callable[[tf.Tensor], tf.Tensor],
+    output: str | os.PathLike[str],
+    dynamic_batch: bool,
+    metadata: dict[str, str],
+    weights: int,
+) -> pathlib.Path:
+    batch = None if dynamic_batch else 1
+    spec = tf.TensorSpec([batch, SIDE, SIDE, 3], tf.float32, name="input")
+    model, _ = tf2onnx.convert.from_function(
+        tf.function(clean, input_signature=[spec]), input_signature=[spec], opset=OPSET, output_path=None
+    )
+    shape: list[int | str] = ["batch" if dynamic_batch else 1, SIDE, SIDE, 3]
+    return _write(model, output, ["input"], ["output"], {"input": shape, "output": shape}, metadata, weights)
+
+
+def _write(
+    model: onnx.ModelProto,
+    output: str | os.PathLike[str],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    shapes: dict[str, list[int | str]],
+    metadata: dict[str, str],
+    weights: int,
+) -> pathlib.Path:
+    """Puts names, shapes and metadata right, checks the graph and its size, and writes it."""
+    _rename_values(model, inputs, outputs)
+    _set_shapes(model, shapes)
+    _modernise_resize(model)
     model.ir_version = IR_VERSION
     model.producer_name, model.producer_version = "signver-harness", ""
-    model.graph.name, model.graph.doc_string = "detector", ""
+    model.graph.name, model.graph.doc_string = metadata["signver.model"], ""
     _share_initializers(model)
     _number_names(model)
-    onnx.helper.set_model_props(model, _detector_metadata(loaded, score_threshold))
+    onnx.helper.set_model_props(model, {"signver.format": "1", **metadata})
     onnx.checker.check_model(model, full_check=True)
-    _check_size(model, loaded.model)
+    _check_size(model, weights)
     target = pathlib.Path(output)
     with atomic_file(target) as temporary:
         temporary.write_bytes(model.SerializeToString(deterministic=True))
@@ -66,7 +175,11 @@ def convert_detector(
 
 def weight_bytes(model: tf.keras.Model) -> int:
     """Bytes of a model's variables, trainable or not, in float32."""
-    return sum(4 * int(np.prod(variable.shape)) for variable in model.variables)
+    return _bytes_of(model.variables)
+
+
+def _bytes_of(variables: Sequence[tf.Variable]) -> int:
+    return sum(4 * int(np.prod(variable.shape)) for variable in variables)
 
 
 def _detector_shapes(loaded: LoadedModel, batch: int | str) -> dict[str, list[int | str]]:
@@ -84,13 +197,9 @@ def _detector_shapes(loaded: LoadedModel, batch: int | str) -> dict[str, list[in
 
 def _detector_metadata(loaded: LoadedModel, score_threshold: float) -> dict[str, str]:
     task = loaded.params.task
-    run = record.read(_model_dir(loaded))
     generator = task.model.detection_generator
     names = {str(label): name for label, name in enumerate(task.class_names, start=1)}
-    return {
-        "signver.format": "1",
-        "signver.model": "detector",
-        "signver.experiment": loaded.experiment,
+    return _common_metadata(loaded, "detector") | {
         "signver.classes": json.dumps(names),
         "signver.input_size": json.dumps(list(task.model.input_size[:2])),
         "signver.score_threshold": repr(float(score_threshold)),
@@ -109,8 +218,15 @@ def _detector_metadata(loaded: LoadedModel, score_threshold: float) -> dict[str,
             }
         ),
         "signver.boxes": "fractions of the page, [ymin, xmin, ymax, xmax]",
+    }
+
+
+def _common_metadata(loaded: LoadedModel, model: str) -> dict[str, str]:
+    return {
+        "signver.model": model,
+        "signver.experiment": loaded.experiment,
         "signver.checkpoint_sha256": _checkpoint_sha256(loaded.checkpoint),
-        "signver.git_commit": run.get("git", {}).get("commit", ""),
+        "signver.git_commit": record.read(_model_dir(loaded)).get("git", {}).get("commit", ""),
     }
 
 
@@ -157,6 +273,17 @@ def _set_shapes(model: onnx.ModelProto, shapes: dict[str, list[int | str]]) -> N
                 dims.dim.add().dim_value = size
     # Shapes of inner values carry the converter's own placeholder names and nothing that runs needs.
     del model.graph.value_info[:]
+
+
+def _modernise_resize(model: onnx.ModelProto) -> None:
+    """Nearest upsampling by whole factors is a plain repetition; the converter writes it in a mode that
+    opset 13 deprecated, and every load of the file would warn of it."""
+    for node in model.graph.node:
+        attributes = {attribute.name: attribute for attribute in node.attribute}
+        mode = attributes.get("coordinate_transformation_mode")
+        if node.op_type == "Resize" and mode is not None and mode.s == b"tf_half_pixel_for_nn":
+            mode.s = b"asymmetric"
+            attributes["nearest_mode"].s = b"floor"
 
 
 def _share_initializers(model: onnx.ModelProto) -> None:
@@ -207,9 +334,9 @@ def _number_names(model: onnx.ModelProto) -> None:
     graph.initializer.extend(kept)
 
 
-def _check_size(model: onnx.ModelProto, trained: tf.keras.Model) -> None:
-    size, weights = model.ByteSize(), weight_bytes(trained)
-    if size > SIZE_LIMIT * weights:
+def _check_size(model: onnx.ModelProto, weights: int) -> None:
+    size = model.ByteSize()
+    if size > SIZE_LIMIT * weights + GRAPH_BYTES:
         raise UserError(
             f"the ONNX file takes {size:,} bytes for {weights:,} bytes of weights; constants are doubled."
         )

@@ -85,11 +85,35 @@ def fit(image: tf.Tensor, size: list[int]) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def save(loaded: LoadedModel, output: str | os.PathLike[str]) -> pathlib.Path:
-    """Writes the SavedModel, loadable by `tf.saved_model.load` with TensorFlow alone.
+    """Writes a detector's SavedModel, loadable by `tf.saved_model.load` with TensorFlow alone.
 
     Raises:
       UserError: the folder cannot be written, or holds something else than a SavedModel.
     """
+    target = _free_folder(output)
+    module = DetectorModule(loaded, batch=None)
+    with atomic_folder(target) as folder:
+        tf.saved_model.save(
+            module, str(folder), signatures={"serving_default": module.__call__.get_concrete_function()}
+        )
+    return target
+
+
+def save_cleaner(loaded: LoadedModel, output: str | os.PathLike[str]) -> pathlib.Path:
+    """Writes a cleaner's SavedModel, as SignVer's own: `tf.saved_model.load` and Keras both load it.
+
+    Signature `serving_default`: `input` to `output`, float32 [batch, 224, 224, 3], dark ink on white, 0..1.
+
+    Raises:
+      UserError: as `save`.
+    """
+    target = _free_folder(output)
+    with atomic_folder(target) as folder:
+        loaded.model.save(str(folder), include_optimizer=False, save_format="tf")
+    return target
+
+
+def _free_folder(output: str | os.PathLike[str]) -> pathlib.Path:
     target = pathlib.Path(output)
     if (
         target.exists()
@@ -97,11 +121,6 @@ def save(loaded: LoadedModel, output: str | os.PathLike[str]) -> pathlib.Path:
         and (target.is_file() or any(target.iterdir()))
     ):
         raise UserError(f"{target} exists and is no SavedModel, which would replace it; name a new folder.")
-    module = DetectorModule(loaded, batch=None)
-    with atomic_folder(target) as folder:
-        tf.saved_model.save(
-            module, str(folder), signatures={"serving_default": module.__call__.get_concrete_function()}
-        )
     return target
 
 

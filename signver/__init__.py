@@ -1,6 +1,7 @@
 """SignVer's SDK: signature models in ONNX form, with numpy, Pillow and ONNX Runtime alone."""
 
+from signver.cleaner import Cleaner
 from signver.detector import Detections, Detector
 from signver.errors import SignVerError
 
-__all__ = ["Detections", "Detector", "SignVerError"]
+__all__ = ["Cleaner", "Detections", "Detector", "SignVerError"]

@@ -11,9 +11,7 @@ import onnxruntime
 
 from signver.errors import SignVerError
 from signver.images import Picture, as_rgb, reduce_page
-
-# What `signver.format` must say; it changes when a caller written for an older file would go wrong.
-FORMAT = "1"
+from signver.model_file import open_model
 
 
 class Detections(NamedTuple):
@@ -56,32 +54,12 @@ class Detector:
         Raises:
           SignVerError: the file is missing, damaged, or no detector.
         """
-        if not os.path.isfile(path):
-            raise SignVerError(f"{os.fspath(path)}: no such file.")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.log_severity_level = 3
-        try:
-            session = onnxruntime.InferenceSession(
-                os.fspath(path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # ONNX Runtime raises a dozen classes without a common base
-            reason = (str(error).splitlines() or ["unknown"])[0]
-            raise SignVerError(
-                f"{os.fspath(path)}: not a model that ONNX Runtime loads ({reason})."
-            ) from error
-        self._read_metadata(os.fspath(path), session.get_modelmeta().custom_metadata_map)
+        session, metadata = open_model(path, "detector", self._threads)
+        self._read_metadata(os.fspath(path), metadata)
         self._session = session
         return self
 
     def _read_metadata(self, path: str, metadata: dict[str, str]) -> None:
-        if metadata.get("signver.model") != "detector":
-            raise SignVerError(f"{path}: no signver detector; its metadata lack signver.model=detector.")
-        if metadata.get("signver.format") != FORMAT:
-            raise SignVerError(
-                f"{path}: format {metadata.get('signver.format')} of the metadata; this SDK reads {FORMAT}. "
-                "Export the model anew or take the SDK of its release."
-            )
         try:
             names = json.loads(metadata["signver.classes"])
             height, width = json.loads(metadata["signver.input_size"])

@@ -193,7 +193,7 @@ class _Workers(contextlib.AbstractContextManager):
 
     def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Copies each batch out of the ring, in order."""
-        ring = np.ndarray(self._shape, np.uint8, self._ring.buf)
+        ring: np.ndarray = np.ndarray(self._shape, np.uint8, self._ring.buf)
         number = 0
         while True:
             slot = number % len(self._full)
@@ -252,7 +252,7 @@ def _work(
     cv2.setNumThreads(1)
     parent = os.getppid()
     memory = [shared_memory.SharedMemory(name=name) for name in names]
-    ring = np.ndarray(shape, np.uint8, memory[0].buf)
+    ring: np.ndarray = np.ndarray(shape, np.uint8, memory[0].buf)
     pixels = int(bank.shapes.prod(axis=1, dtype=np.int64).sum())
     bank = dataclasses.replace(bank, pixels=np.ndarray((pixels,), np.uint8, memory[1].buf))
     place = number

@@ -46,8 +46,10 @@ def unet(filters: Sequence[int] = (16, 32, 64, 96, 128), head: int = 8) -> tf.ke
       head: channels at full resolution.
     """
     image = tf.keras.Input((SIDE, SIDE, 3), name="input")
-    dark = layers.Lambda(_darkness, name="darkness", dtype="float32")(image)
-    x = layers.Lambda(_to_blocks, name="blocks")(dark)
+    # Plain operations, no Lambda layers: a SavedModel of them loads without this file. No arithmetic with
+    # Python numbers either: Keras keeps those as captured tensors, which become inputs of an ONNX graph.
+    dark = _invert(tf.reduce_mean(image, axis=-1, keepdims=True))
+    x = tf.nn.space_to_depth(dark, 2)
     skips = []
     for level, count in enumerate(filters):
         if level:
@@ -58,36 +60,23 @@ def unet(filters: Sequence[int] = (16, 32, 64, 96, 128), head: int = 8) -> tf.ke
         x = layers.Concatenate()([layers.UpSampling2D()(x), skip])
         x = _convolve(_convolve(x, count), count)
     x = _convolve(x, 4 * head)
-    x = layers.Lambda(_from_blocks, name="pixels")(x)
+    x = tf.nn.depth_to_space(x, 2)
     x = layers.Concatenate()([x, dark])
     x = layers.Conv2D(head, 3, padding="same", activation="relu")(x)
     bias = tf.keras.initializers.Constant([3.0, -5.0])
     shares = layers.Conv2D(
         2, 3, padding="same", activation="sigmoid", bias_initializer=bias, dtype="float32", name="shares"
     )(x)
-    output = layers.Lambda(_apply, name="output", dtype="float32")([dark, shares])
+    light = _invert(dark * shares[..., :1] + _invert(dark) * shares[..., 1:])
+    output = layers.Concatenate(name="output", dtype="float32")([light, light, light])
     return tf.keras.Model(image, output, name="cleaner_unet")
+
+
+def _invert(x: tf.Tensor) -> tf.Tensor:
+    return layers.Rescaling(-1.0, 1.0, dtype="float32")(x)
 
 
 def _convolve(x: tf.Tensor, filters: int) -> tf.Tensor:
     x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
     x = layers.BatchNormalization(momentum=0.97, epsilon=1e-3)(x)
     return layers.ReLU()(x)
-
-
-def _darkness(image: tf.Tensor) -> tf.Tensor:
-    return 1.0 - tf.reduce_mean(image, axis=-1, keepdims=True)
-
-
-def _to_blocks(dark: tf.Tensor) -> tf.Tensor:
-    return tf.nn.space_to_depth(dark, 2)
-
-
-def _from_blocks(x: tf.Tensor) -> tf.Tensor:
-    return tf.nn.depth_to_space(x, 2)
-
-
-def _apply(values: list[tf.Tensor]) -> tf.Tensor:
-    dark, shares = values
-    kept = dark * shares[..., :1] + (1.0 - dark) * shares[..., 1:]
-    return tf.repeat(1.0 - kept, 3, axis=-1)

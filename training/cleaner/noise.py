@@ -250,8 +250,8 @@ def _add_lines(layer: np.ndarray, draws: Draws) -> None:
         _rule(layer, (x, 0), (x + draws.below(7) - 3, SIDE), grey, width, draws)
     else:
         corner = draws.below(SIDE // 2), draws.below(SIDE // 2)
-        end = corner[0] + 40 + draws.below(SIDE), corner[1] + 20 + draws.below(SIDE)
-        cv2.rectangle(layer, corner, end, grey, width)
+        opposite = corner[0] + 40 + draws.below(SIDE), corner[1] + 20 + draws.below(SIDE)
+        cv2.rectangle(layer, corner, opposite, grey, width)
 
 
 def _rule(

@@ -1,0 +1,207 @@
+"""Proof that a cleaner's ONNX file computes what the trained model computes.
+
+Real or synthetic crops go through the SDK's own fitting, random pixels straight in; every value of the
+answer is compared. An answer that is paper everywhere proves nothing: enough crops must come out with
+ink on them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+from signver import Cleaner, SignVerError
+from signver.cleaner import SIDE, fit_crop
+from training.errors import UserError
+from training.runner import LoadedModel
+
+# The SDK contract's bound on any value of the answer, 0..1.
+VALUE_LIMIT = 1e-4
+# Random pixels: root mean square of the difference over the answer's spread.
+RELATIVE_LIMIT = 1e-5
+# A crop counts where at least this share of its pixels comes out darker than half grey.
+INK_SHARE = 0.002
+
+# float32 [1, 224, 224, 3] to the same.
+Trained = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass
+class Report:
+    """What a validation found.
+
+    Attributes:
+      crops: compared crops.
+      with_ink: those whose answer holds ink.
+      value: largest difference of a value on crops, 0..1.
+      relative: root mean square of the difference on random pixels, over the answer's spread.
+      sdk_grey: largest difference, in grey levels, between the SDK's answer and the model's own.
+      failures: what makes it fail, one sentence each; empty when it passes.
+    """
+
+    crops: int = 0
+    with_ink: int = 0
+    value: float = 0.0
+    relative: float = 0.0
+    sdk_grey: float = 0.0
+    failures: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the file may be shipped."""
+        return not self.failures
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, with the limits beside the figures."""
+        limits = {"value": VALUE_LIMIT, "relative": RELATIVE_LIMIT, "sdk_grey": 1}
+        return {**dataclasses.asdict(self), "passed": self.passed, "limits": limits}
+
+    def text(self) -> str:
+        """The report as a table."""
+        rows = [
+            ("value, 0..1", self.value, VALUE_LIMIT),
+            ("random pixels, relative RMS", self.relative, RELATIVE_LIMIT),
+            ("SDK, grey levels", self.sdk_grey, 1),
+        ]
+        lines = [f"{self.crops} crops compared, {self.with_ink} with ink in the answer", ""]
+        lines += [f"{'largest difference':28} {'found':>12} {'limit':>12}"]
+        lines += [f"{name:28} {value:12.3g} {limit:12.3g}" for name, value, limit in rows]
+        return "\n".join(
+            [*lines, "", "PASSED" if self.passed else "FAILED", *(f"  {text}" for text in self.failures)]
+        )
+
+
+def validate_cleaner(
+    loaded: LoadedModel,
+    onnx_file: str | os.PathLike[str],
+    images: Sequence[Image.Image],
+    minimum: int = 10,
+    seed: int = 0,
+) -> Report:
+    """Compares a trained cleaner with its ONNX file.
+
+    Args:
+      loaded: the trained model.
+      onnx_file: what `python -m export onnx` wrote.
+      images: RGB crops.
+      minimum: fewer crops with ink in the answer fail.
+      seed: of the random pixels.
+
+    Raises:
+      UserError: no crop, or a file that is no cleaner.
+    """
+    return compare(
+        lambda pixels: loaded.model(pixels, training=False).numpy(), onnx_file, images, minimum, seed
+    )
+
+
+def validate_saved_model(
+    saved_model: str | os.PathLike[str],
+    onnx_file: str | os.PathLike[str],
+    images: Sequence[Image.Image],
+    minimum: int = 10,
+    seed: int = 0,
+) -> Report:
+    """As `validate_cleaner`, against a SavedModel: ours, or one that another script trained.
+
+    Raises:
+      UserError: no crop, or a folder or file that is no cleaner.
+    """
+    import tensorflow as tf
+
+    if not (pathlib.Path(saved_model) / "saved_model.pb").is_file():
+        raise UserError(f"--saved_model {os.fspath(saved_model)}: no saved_model.pb in this folder.")
+    served = tf.saved_model.load(os.fspath(saved_model)).signatures["serving_default"]
+    (argument,), (result,) = served.structured_input_signature[1], served.structured_outputs
+
+    def trained(pixels: np.ndarray) -> np.ndarray:
+        return served(**{argument: tf.constant(pixels)})[result].numpy()
+
+    return compare(trained, onnx_file, images, minimum, seed)
+
+
+def compare(
+    trained: Trained,
+    onnx_file: str | os.PathLike[str],
+    images: Sequence[Image.Image],
+    minimum: int,
+    seed: int,
+) -> Report:
+    """The comparisons of this module's docstring; arguments as in `validate_cleaner`."""
+    if not images:
+        raise UserError("validate: no crops to compare on; give --pages or --synthetic.")
+    try:
+        sdk = Cleaner().load(onnx_file)
+    except SignVerError as error:
+        raise UserError(f"--onnx {error}") from error
+    session = onnxruntime.InferenceSession(os.fspath(onnx_file), providers=["CPUExecutionProvider"])
+    report = Report(crops=len(images))
+    noise = np.random.default_rng(seed).random((1, SIDE, SIDE, 3), np.float32)
+    report.relative = _relative(session.run(["output"], {"input": noise})[0], trained(noise))
+    for image in images:
+        square, (top, left, bottom, right) = fit_crop(image)
+        pixels = np.asarray(square, np.float32)[np.newaxis] / 255
+        expected, found = trained(pixels), session.run(["output"], {"input": pixels})[0]
+        report.value = max(report.value, _largest(found, expected))
+        grey = np.clip(np.rint(expected[0, top:bottom, left:right, 0] * 255), 0, 255)
+        report.sdk_grey = max(report.sdk_grey, _largest(sdk.clean(image).astype(np.float32), grey))
+        report.with_ink += bool((expected < 0.5).mean() >= INK_SHARE)
+    _judge(report, minimum)
+    return report
+
+
+def synthetic_crops(count: int, seed: int) -> list[Image.Image]:
+    """Noisy crops of synthetic writers."""
+    import cv2
+
+    from training.cleaner.noise import Draws, NoiseLevels, make_pair
+    from training.data import signatures
+
+    crops = []
+    for number in range(count):
+        page = signatures.synthesize(seed, 400_000 + number, 0, signatures.GENUINE)
+        ink = next(signatures.inked([page]))
+        scale = min(1.0, 320 / max(ink.shape))
+        ink = cv2.resize(ink, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        noisy, clean = np.empty((2, SIDE, SIDE), np.uint8)
+        make_pair(ink, NoiseLevels(), Draws(seed, number), noisy, clean)
+        crops.append(Image.fromarray(noisy).convert("RGB"))
+    return crops
+
+
+def _largest(found: np.ndarray, expected: np.ndarray) -> float:
+    if found.shape != expected.shape:
+        return float("inf")
+    value = float(np.abs(found - expected).max())
+    return value if np.isfinite(value) else float("inf")
+
+
+def _relative(found: np.ndarray, expected: np.ndarray) -> float:
+    if found.shape != expected.shape:
+        return float("inf")
+    spread = max(float(expected.std(dtype=np.float64)), 1e-12)
+    value = float(np.sqrt(np.square(found - expected, dtype=np.float64).mean())) / spread
+    return value if np.isfinite(value) else float("inf")
+
+
+def _judge(report: Report, minimum: int) -> None:
+    if report.with_ink < minimum:
+        report.failures.append(
+            f"only {report.with_ink} of {report.crops} answers hold ink, {minimum} are needed: train longer "
+            "or give more crops; blank answers are equal whatever the weights."
+        )
+    checks = [
+        ("values", report.value, VALUE_LIMIT),
+        ("answers to random pixels, as relative RMS,", report.relative, RELATIVE_LIMIT),
+        ("the SDK's grey levels", report.sdk_grey, 1),
+    ]
+    for name, value, limit in checks:
+        if not value <= limit:
+            report.failures.append(f"{name} differ by {value:.3g}; the limit is {limit:g}.")

@@ -1,0 +1,95 @@
+"""Takes lines, print, stamps and dirt off a signature crop, with ONNX Runtime alone."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+from signver.errors import SignVerError
+from signver.images import Picture, as_rgb
+from signver.model_file import open_model
+
+# Side of the network's square, in pixels.
+SIDE = 224
+
+
+class Cleaner:
+    """A cleaner in ONNX form.
+
+        cleaner = Cleaner()
+        cleaner.load("cleaner.onnx")
+        ink = cleaner.clean("crop.png")
+
+    The session is made once and may be used from several threads.
+    """
+
+    def __init__(self, threads: int = 0):
+        """Args: threads: cores that one call may use; 0 lets ONNX Runtime take all."""
+        self._threads = threads
+        self._session: onnxruntime.InferenceSession | None = None
+
+    def load(self, path: str | os.PathLike[str]) -> Cleaner:
+        """Reads a model exported by `python -m export onnx`.
+
+        Raises:
+          SignVerError: the file is missing, damaged, or no cleaner.
+        """
+        session, _ = open_model(path, "cleaner", self._threads)
+        if [value.name for value in session.get_inputs()] != ["input"]:
+            raise SignVerError(f"{os.fspath(path)}: its input is not called 'input'; export the model anew.")
+        self._session = session
+        return self
+
+    def clean(self, image: Picture) -> np.ndarray:
+        """The ink of a crop, or of a batch that is fitted already.
+
+        Args:
+          image: a path, a Pillow image or uint8 pixels of one crop; or, as SignVer passes them, float32
+            [n, 224, 224, 3] in 0..1, dark ink on white.
+
+        Returns:
+          For one crop uint8 [h, w], dark ink on white, the longer side 224 pixels; for a batch float32
+          [n, 224, 224, 3].
+
+        Raises:
+          SignVerError: no model is loaded, or the image cannot be used.
+        """
+        if isinstance(image, np.ndarray) and image.dtype.kind == "f":
+            return self._clean_batch(image)
+        square, (top, left, bottom, right) = fit_crop(as_rgb(image))
+        answer = self._run(np.asarray(square, np.float32)[np.newaxis] / 255)
+        grey = np.clip(np.rint(answer[0, top:bottom, left:right, 0] * 255), 0, 255)
+        return grey.astype(np.uint8)
+
+    def _clean_batch(self, images: np.ndarray) -> np.ndarray:
+        if images.ndim != 4 or images.shape[1:] != (SIDE, SIDE, 3):
+            raise SignVerError(
+                f"image array: a batch of floats is [n, {SIDE}, {SIDE}, 3], found {list(images.shape)}."
+            )
+        if not np.isfinite(images).all() or images.min(initial=0) < 0 or images.max(initial=0) > 1:
+            raise SignVerError("image array: floats must lie in 0..1; divide grey levels by 255.")
+        answers = [self._run(image[np.newaxis].astype(np.float32)) for image in images]
+        return np.concatenate(answers) if answers else np.empty((0, SIDE, SIDE, 3), np.float32)
+
+    def _run(self, square: np.ndarray) -> np.ndarray:
+        if self._session is None:
+            raise SignVerError("no model loaded; call load(path) first.")
+        return self._session.run(["output"], {"input": square})[0]
+
+
+def fit_crop(image: Image.Image) -> tuple[Image.Image, tuple[int, int, int, int]]:
+    """Fits a crop into the network's square: aspect ratio kept, centred, white around.
+
+    Returns:
+      The square, and where the crop lies in it: top, left, bottom, right.
+    """
+    scale = SIDE / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    method = Image.Resampling.BOX if scale < 0.5 else Image.Resampling.BICUBIC
+    square = Image.new("RGB", (SIDE, SIDE), "white")
+    left, top = (SIDE - width) // 2, (SIDE - height) // 2
+    square.paste(image.resize((width, height), method), (left, top))
+    return square, (top, left, top + height, left + width)

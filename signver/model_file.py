@@ -1,0 +1,47 @@
+"""Opens an exported ONNX file and reads what it says of itself."""
+
+from __future__ import annotations
+
+import os
+
+import onnxruntime
+
+from signver.errors import SignVerError
+
+# What `signver.format` must say; it changes when a caller written for an older file would go wrong.
+FORMAT = "1"
+
+
+def open_model(
+    path: str | os.PathLike[str], kind: str, threads: int = 0
+) -> tuple[onnxruntime.InferenceSession, dict[str, str]]:
+    """A session and the file's metadata.
+
+    Args:
+      path: the ONNX file.
+      kind: what `signver.model` must say, e.g. "detector".
+      threads: cores that one call may use; 0 lets ONNX Runtime take all.
+
+    Raises:
+      SignVerError: the file is missing, damaged, of another kind or of another format.
+    """
+    name = os.fspath(path)
+    if not os.path.isfile(name):
+        raise SignVerError(f"{name}: no such file.")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(name, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime raises a dozen classes without a common base
+        reason = (str(error).splitlines() or ["unknown"])[0]
+        raise SignVerError(f"{name}: not a model that ONNX Runtime loads ({reason}).") from error
+    metadata = dict(session.get_modelmeta().custom_metadata_map)
+    if metadata.get("signver.model") != kind:
+        raise SignVerError(f"{name}: no signver {kind}; its metadata lack signver.model={kind}.")
+    if metadata.get("signver.format") != FORMAT:
+        raise SignVerError(
+            f"{name}: format {metadata.get('signver.format')} of the metadata; this SDK reads {FORMAT}. "
+            "Export the model anew or take the SDK of its release."
+        )
+    return session, metadata
