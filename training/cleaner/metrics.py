@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 import cv2
 import numpy as np
 
-# A pixel is ink from here on down: darker than the paper by three tenths of the range.
-INK_LEVEL = 178
+# A pixel is ink from here on down: darker than white paper by a quarter of the range.
+INK_LEVEL = 192
 
 
 @dataclasses.dataclass
