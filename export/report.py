@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from export import report_pages
+from export import report_cleaner, report_pages
+from export.report_html import section, table, tiles
 from export.report_pages import Found, PageResult
 from export.report_plots import Series, line_chart, smooth
 from training import record
@@ -47,6 +48,7 @@ class Run:
       pages: pages of the data set with what the ONNX file finds on them.
       score: the score from which boxes are counted.
       model_megabytes: size of the ONNX file.
+      cleaner: the cleaner's part; None where no cleaner was trained.
     """
 
     record: Mapping[str, Any]
@@ -59,6 +61,7 @@ class Run:
     pages: Sequence[PageResult]
     score: float
     model_megabytes: float
+    cleaner: report_cleaner.CleanerRun | None = None
 
     @property
     def best(self) -> Mapping[str, Any]:
@@ -81,6 +84,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--score", type=float, default=DEFAULT_SCORE, help="count and draw boxes from this score on"
     )
+    parser.add_argument("--cleaner", type=pathlib.Path, help="folder of a cleaner's run, for its own part")
+    parser.add_argument("--cleaner_onnx", type=pathlib.Path, help="the exported cleaner")
+    parser.add_argument("--cleaner_data", type=pathlib.Path, help="its signature set")
+    parser.add_argument("--cleaner_validation", type=pathlib.Path, help="JSON that `export validate` wrote")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -116,6 +123,19 @@ def read_run(arguments: argparse.Namespace) -> Run:
         pages=report_pages.detect_pages(sdk_detector(arguments.onnx), chosen, arguments.score),
         score=arguments.score,
         model_megabytes=arguments.onnx.stat().st_size / 1e6,
+        cleaner=_read_cleaner(arguments) if arguments.cleaner else None,
+    )
+
+
+def _read_cleaner(arguments: argparse.Namespace) -> report_cleaner.CleanerRun:
+    if not (arguments.cleaner_onnx and arguments.cleaner_data):
+        raise UserError("--cleaner needs --cleaner_onnx and --cleaner_data beside it.")
+    return report_cleaner.read_run(
+        arguments.cleaner,
+        arguments.cleaner_onnx,
+        arguments.cleaner_data,
+        arguments.cleaner_validation,
+        arguments.max_pages,
     )
 
 
@@ -145,14 +165,15 @@ def render(report: Run) -> str:
     """The whole HTML page."""
     title = f"Signature detector: {html.escape(str(report.record['experiment']))}"
     sections = [
-        _section("Result", _headline(report)),
-        _section("Pages", _pages(report)),
-        _section("Training", _curves(report)),
-        _section("Average precision", _precision_table(report)),
-        _section("TensorFlow against ONNX Runtime", _parity(report.validation)),
-        _section("Data", _data(report)),
-        _section("Record of the run", _record(report)),
-        _section("Do it again", _again(report)),
+        section("Result", _headline(report)),
+        section("Pages", _pages(report)),
+        section("Training", _curves(report)),
+        section("Average precision", _precision_table(report)),
+        section("TensorFlow against ONNX Runtime", _parity(report.validation)),
+        report_cleaner.render(report.cleaner) if report.cleaner else "",
+        section("Data", _data(report)),
+        section("Record of the run", _record(report)),
+        section("Do it again", _again(report)),
     ]
     started = str(report.record.get("started", ""))
     commit = str(report.record.get("git", {}).get("commit", ""))[:12]
@@ -166,10 +187,6 @@ def render(report: Run) -> str:
     )
 
 
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{html.escape(title)}</h2>{body}</section>\n"
-
-
 def _headline(report: Run) -> str:
     boxes = sum(len(one.page.boxes) for one in report.pages)
     hits = sum(one.hits for one in report.pages)
@@ -177,7 +194,7 @@ def _headline(report: Run) -> str:
     milliseconds = [one.seconds * 1e3 for one in report.pages]
     minutes = _minutes(report)
     speeds = [line["images_per_second"] for line in report.train if line.get("images_per_second")]
-    tiles = [
+    figures = [
         (_fraction(report.best.get("AP50")), "AP50", "held-out pages, best checkpoint"),
         (_fraction(report.best.get("AP")), "AP", "mean over IoU 0.50 to 0.95"),
         (f"{hits} of {boxes}", "boxes found", f"score ≥ {report.score:g}, IoU ≥ {report_pages.MATCH_IOU}"),
@@ -194,8 +211,8 @@ def _headline(report: Run) -> str:
         ),
     ]
     if report.validation:
-        tiles.append((_verdict(report.validation), "ONNX file", "against TensorFlow, below"))
-    return "<div class='tiles'>" + "".join(_tile(*tile) for tile in tiles) + "</div>"
+        figures.append((_verdict(report.validation), "ONNX file", "against TensorFlow, below"))
+    return tiles(figures)
 
 
 def _verdict(validation: Mapping[str, Any]) -> str:
@@ -203,11 +220,6 @@ def _verdict(validation: Mapping[str, Any]) -> str:
     if not validation.get("passed"):
         return "NOT equal"
     return "equal" if validation.get("detections") else "heads equal"
-
-
-def _tile(value: str, name: str, note: str) -> str:
-    value, name, note = (html.escape(text) for text in (value, name, note))
-    return f"<div><strong>{value}</strong><b>{name}</b><i>{note}</i></div>"
 
 
 def _minutes(report: Run) -> float | None:
@@ -286,9 +298,9 @@ def _precision_table(report: Run) -> str:
     head = ["AP", "AP50", "AP75"]
     return (
         note
-        + _table(["class", *head], rows)
+        + table(["class", *head], rows)
         + "<details><summary>every evaluation</summary>"
-        + _table(["step", *head], by_step)
+        + table(["step", *head], by_step)
         + "</details>"
     )
 
@@ -309,7 +321,7 @@ def _parity(validation: Mapping[str, Any]) -> str:
         f"<p><b>{verdict}</b>: {html.escape(counts)} compared, matched by class and overlap; head outputs "
         "compared value by value, on random pixels too.</p>"
         + (f"<ul>{failures}</ul>" if failures else "")
-        + _table(["largest difference", "found", "limit"], rows)
+        + table(["largest difference", "found", "limit"], rows)
     )
 
 
@@ -332,7 +344,7 @@ def _data(report: Run) -> str:
     seed = "" if report.card.get("seed") is None else f"; seed {report.card['seed']}"
     return (
         f"<p>{html.escape(str(report.card['source']))}{seed}</p>"
-        + _table(["split", "pages", "documents", *names], rows)
+        + table(["split", "pages", "documents", *names], rows)
         + (f"<ul>{notes}</ul>" if notes else "")
     )
 
@@ -354,7 +366,7 @@ def _record(report: Run) -> str:
     if report.record.get("history"):
         rows.append(["resumed", f"{len(report.record['history'])} times"])
     config = f"<details><summary>resolved config</summary><pre>{html.escape(report.config)}</pre></details>"
-    return _table(["what", "value"], rows) + config
+    return table(["what", "value"], rows) + config
 
 
 def _again(report: Run) -> str:
@@ -372,14 +384,6 @@ def _command(run_record: Mapping[str, Any]) -> str:
     program, *arguments = run_record.get("command") or ["train.py"]
     quoted = [f"'{one}'" if any(sign in one for sign in " {}[]*") else one for one in arguments]
     return " ".join(["python -m training.train" if program == "train.py" else program, *quoted])
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    cells = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f"<div class='scroll'><table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
 def _fraction(value: float | None) -> str:

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Synthetic pages to a trained, exported and proven detector, with a report to look at.
+# Synthetic pages and signatures to a trained, exported and proven detector and cleaner, with a report.
 set -euo pipefail
 
 usage() {
   cat <<'TEXT'
 usage: scripts/quickstart.sh [--smoke] [--fresh] [--output FOLDER]
 
-Trains a signature detector in front of you, on this machine's CPU, and proves its ONNX file:
+Trains a signature detector and a cleaner in front of you, on this machine's CPU, and proves their
+ONNX files:
 
   setup        .venv with pinned packages                 (once; about 3 GB)
   data         synthetic pages with exact boxes           OUTPUT/data
@@ -15,9 +16,12 @@ Trains a signature detector in front of you, on this machine's CPU, and proves i
   saved_model  for TensorFlow                             OUTPUT/detector/saved_model
   onnx         for ONNX Runtime, in any language          OUTPUT/detector/detector.onnx
   validate     TensorFlow against ONNX Runtime            OUTPUT/validation.json
-  report       curves, figures, pages with their boxes    OUTPUT/report.html
+  signatures   synthetic signatures for the cleaner       OUTPUT/signatures
+  cleaner      a U-Net on noisy crops; saved_model, onnx  OUTPUT/cleaner
+               and validate as above                      OUTPUT/cleaner_validation.json
+  report       curves, figures, pages, before and after   OUTPUT/report.html
 
-About 15 minutes on two cores after the setup. A step whose result is there, made from the same inputs,
+About 20 minutes on two cores after the setup. A step whose result is there, made from the same inputs,
 is not repeated; an interrupted training continues where it stopped.
 
   --smoke          the same path in about two minutes with a tiny model, which learns next to nothing
@@ -52,9 +56,9 @@ done
 from=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [ -n "$smoke" ]; then
-  config=configs/detector/smoke.yaml count=16 eval_count=6 minimum=0 output=${output:-$PWD/runs/smoke}
+  size=smoke count=16 eval_count=6 minimum=0 writers=8 output=${output:-$PWD/runs/smoke}
 else
-  config=configs/detector/cpu.yaml count=1000 eval_count=150 minimum=10 output=${output:-$PWD/runs/quickstart}
+  size=cpu count=1000 eval_count=150 minimum=10 writers=200 output=${output:-$PWD/runs/quickstart}
 fi
 case $output in
   *[,\'\"*?\[]*) wrong "--output '$output': no commas, quotes or wildcards in the folder's name, please" ;;
@@ -62,7 +66,7 @@ case $output in
   *) output=$from/$output ;;
 esac
 mkdir -p "$output/.steps" 2>/dev/null || wrong "cannot write to $output"
-[ -z "$fresh" ] || rm -rf "$output"/{data,detector,validation.json,report.html,.steps}
+[ -z "$fresh" ] || rm -rf "$output"/{data,detector,signatures,cleaner,validation.json,cleaner_validation.json,report.html,.steps}
 mkdir -p "$output/.steps"
 
 scripts/setup.sh
@@ -78,18 +82,18 @@ step() { # step NAME RESULT COMMAND...
   shift 2
   key=$(printf '%s\n' "$key" "$@" | sha256sum)
   if [ "$(cat "$stamp.done" 2>/dev/null)" = "$key" ] && [ -e "$result" ]; then
-    printf '== %-11s done before\n' "$name"
+    printf '== %-19s done before\n' "$name"
     return
   fi
   if [ -e "$stamp.key" ] && [ "$(cat "$stamp.key")" != "$key" ] && [ "$name" != check ]; then
     rm -rf "$result"
   fi
-  printf '== %-11s %s\n' "$name" "$*"
+  printf '== %-19s %s\n' "$name" "$*"
   rm -f "$stamp.done"
   echo "$key" >"$stamp.key"
   "$@"
   echo "$key" >"$stamp.done"
-  printf '== %-11s %d s\n' "$name" $((SECONDS - begun))
+  printf '== %-19s %d s\n' "$name" $((SECONDS - begun))
 }
 
 data=$output/data detector=$output/detector
@@ -101,18 +105,35 @@ step data "$data" python -m training.data synthesize pages --output "$data" --co
 step check "$data" python -m training.data check "$data"
 key+=$(cat configs/detector/*.yaml)
 step train "$detector" python -m training.train --experiment=retinanet_signverod --mode=train_and_eval \
-  --model_dir="$detector" --config_file="$config" --params_override="$inputs"
+  --model_dir="$detector" --config_file="configs/detector/$size.yaml" --params_override="$inputs"
 step saved_model "$detector/saved_model" python -m export saved_model --model_dir "$detector" \
   --output "$detector/saved_model"
 step onnx "$onnx" python -m export onnx --model_dir "$detector" --output "$onnx"
 step validate "$validation" python -m export validate --model_dir "$detector" --onnx "$onnx" \
   --pages "$data/eval*" --minimum_detections "$minimum" --output "$validation"
+
+signatures=$output/signatures cleaner=$output/cleaner cleaner_validation=$output/cleaner_validation.json
+cleaner_onnx=$cleaner/cleaner.onnx
+inputs="{task: {train_data: {input_path: '$signatures/train*'}, validation_data: {input_path: '$signatures/eval*'}}}"
+step signatures "$signatures" python -m training.data synthesize signatures --output "$signatures" --seed 7 \
+  --writers "$writers" --eval_writers $((writers / 8 + 1)) --processes "${PROCESSES:-$(nproc)}"
+key+=$(cat configs/cleaner/*.yaml)
+step cleaner "$cleaner" python -m training.train --experiment=cleaner_unet --mode=train_and_eval \
+  --model_dir="$cleaner" --config_file="configs/cleaner/$size.yaml" --params_override="$inputs"
+step cleaner_saved_model "$cleaner/saved_model" python -m export saved_model --model_dir "$cleaner" \
+  --output "$cleaner/saved_model"
+step cleaner_onnx "$cleaner_onnx" python -m export onnx --model_dir "$cleaner" --output "$cleaner_onnx"
+step cleaner_validate "$cleaner_validation" python -m export validate --model_dir "$cleaner" \
+  --onnx "$cleaner_onnx" --pages "$signatures/eval*" --synthetic 20 --minimum_detections "$minimum" \
+  --output "$cleaner_validation"
+
 step report "$report" python -m export report --model_dir "$detector" --onnx "$onnx" --data "$data" \
-  --validation "$validation" --output "$report"
+  --validation "$validation" --cleaner "$cleaner" --cleaner_onnx "$cleaner_onnx" \
+  --cleaner_data "$signatures" --cleaner_validation "$cleaner_validation" --output "$report"
 
 if [ -n "$smoke" ]; then
   outcome='Every step works here. The tiny model finds next to nothing; without --smoke it learns.'
 else
-  outcome='The detector is trained, exported and proven equal in TensorFlow and ONNX Runtime.'
+  outcome='Detector and cleaner are trained, exported and proven equal in TensorFlow and ONNX Runtime.'
 fi
 printf '\n%s (%d s)\nReport: %s\n' "$outcome" "$SECONDS" "$report"
