@@ -148,7 +148,8 @@ def render(run: CleanerRun) -> str:
             ),
         )
     )
-    note = f"<p class='note'>{run.pairs} fixed pairs of held-out writers; experiment {html.escape(str(run.record['experiment']))}.</p>"
+    name = html.escape(str(run.record["experiment"]))
+    note = f"<p class='note'>{run.pairs} fixed pairs of held-out writers; experiment {name}.</p>"
     return section(
         "Cleaner", headline + _gallery(run) + note + compared + f"<div class='charts'>{charts}</div>"
     )
@@ -159,7 +160,8 @@ def _gallery(run: CleanerRun) -> str:
         f"<figure>{picture(noisy, 'before')}{picture(found, 'after')}{picture(clean, 'true ink')}</figure>"
         for noisy, found, clean in run.samples
     )
-    return f"<h3>Before, after, and the true ink: evenly through the pairs, chosen without looking</h3><div class='triples'>{figures}</div>"
+    title = "Before, after, and the true ink: evenly through the pairs, chosen without looking"
+    return f"<h3>{title}</h3><div class='triples'>{figures}</div>"
 
 
 def _kept(number: int, count: int, limit: int) -> bool:
