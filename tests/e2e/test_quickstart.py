@@ -38,21 +38,24 @@ def test_smoke_run_leaves_everything_and_is_not_repeated(tmp_path):
     assert {line["phase"] for line in metrics} == {"train", "eval"}
     assert json.loads((output / "detector/run.json").read_text())["status"] == "done"
     assert json.loads((output / "validation.json").read_text())["passed"] is True
-    onnx.checker.check_model(str(output / "detector/detector.onnx"))
-    assert (output / "detector/saved_model/saved_model.pb").stat().st_size > 0
+    assert json.loads((output / "cleaner_validation.json").read_text())["passed"] is True
+    for model in ("detector", "cleaner"):
+        onnx.checker.check_model(str(output / f"{model}/{model}.onnx"))
+        assert (output / f"{model}/saved_model/saved_model.pb").stat().st_size > 0
     report = (output / "report.html").read_text(encoding="utf-8")
     assert report.count("data:image/jpeg") >= 6
+    assert report.count("data:image/png") >= 3 * 6  # before, after, true ink
     assert "http://" not in report.replace("http://www.w3.org", "")
 
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()}
     second = quickstart("--smoke", "--output", str(output), timeout=60)
     assert second.returncode == 0, second.stderr
-    assert second.stdout.count("done before") == 7
+    assert second.stdout.count("done before") == 12
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()} == before
 
     (output / "report.html").unlink()
     third = quickstart("--smoke", "--output", str(output))
-    assert third.stdout.count("done before") == 6
+    assert third.stdout.count("done before") == 11
     assert (output / "report.html").exists()
 
 
