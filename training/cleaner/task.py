@@ -72,19 +72,19 @@ class Cleaner(base_task.Task):
         config = self.task_config
         clean = tf.cast(labels, tf.float32)
         found = tf.cast(model_outputs, tf.float32)
-        if config.loss == "bce":
-            clean = tf.repeat(clean, 3, axis=-1)
-            loss = tf.reduce_mean(tf.keras.losses.binary_crossentropy(clean, found))
-        elif config.loss == "mse":
-            loss = tf.reduce_mean(tf.square(found - clean))
-        else:
-            error = tf.abs(found - clean)
-            if config.loss == "ink":
-                # Ink is a twentieth of a crop: unweighted, "all white" is a good answer.
-                ink = tf.nn.max_pool2d(1.0 - clean, 3, 1, "SAME")
-                error = error * (1.0 + config.ink_weight * ink)
-            loss = tf.reduce_mean(error)
+        parts = {
+            "bce": lambda: _cross_entropy(clean, found),
+            "mse": lambda: tf.reduce_mean(tf.square(found - clean)),
+            "l1": lambda: tf.reduce_mean(tf.abs(found - clean)),
+            "ink": lambda: tf.reduce_mean(tf.abs(found - clean) * self._weights(clean)),
+        }
+        loss = tf.add_n([parts[name]() for name in config.loss.split("+")])
         return loss + (tf.add_n(aux_losses) if aux_losses else 0.0)
+
+    def _weights(self, clean: tf.Tensor) -> tf.Tensor:
+        """What each pixel counts: ink and what lies beside it is a twentieth of a crop."""
+        ink = tf.nn.max_pool2d(1.0 - clean, 3, 1, "SAME")
+        return 1.0 + self.task_config.ink_weight * ink
 
     def train_step(
         self, inputs: Any, model: tf.keras.Model, optimizer: Any, metrics: Any = None
@@ -119,6 +119,11 @@ class Cleaner(base_task.Task):
             for kind, value in part.items():
                 totals[kind] = totals[kind] + value
         return metrics.summarise(totals)
+
+
+def _cross_entropy(clean: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
+    found = tf.clip_by_value(found, 1e-6, 1 - 1e-6)
+    return -tf.reduce_mean(clean * tf.math.log(found) + (1 - clean) * tf.math.log(1 - found))
 
 
 def to_grey(image: np.ndarray) -> np.ndarray:
