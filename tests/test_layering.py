@@ -14,7 +14,15 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGES = ("training", "export", "signver")
 TOP_LEVEL = {
-    *(".ci", ".git", ".gitignore", ".pre-commit-config.yaml", "CONTRIBUTING.md", "Dockerfile.habana"),
+    *(
+        ".ci",
+        ".dockerignore",
+        ".git",
+        ".gitignore",
+        ".pre-commit-config.yaml",
+        "CONTRIBUTING.md",
+        "Dockerfile.habana",
+    ),
     *("LICENSE", "README.md", "benchmarks", "configs", "docs", "export", "pyproject.toml"),
     *("requirements", "scripts", "signver", "tests", "training"),
 }

@@ -1,13 +1,16 @@
 """cpu, gpu or hpu: the only file that imports `habana_frameworks`.
 
-Sources for Gaudi: SynapseAI 1.14.0 documentation, TensorFlow section. One process takes one card,
-which is `/device:HPU:0` in that process; Habana's module must be loaded before the first operation.
+Sources for Gaudi: SynapseAI 1.14.0 documentation, TensorFlow section; Habana's Model-References. One
+process takes the card of its local rank, which is `/device:HPU:0` in that process. Habana's module is
+loaded before the first operation and before Horovod starts.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
+import shutil
 from typing import TYPE_CHECKING
 
 from training.errors import UserError
@@ -19,6 +22,13 @@ CHOICES = ("auto", "cpu", "gpu", "hpu")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 # What multiplies bfloat16 matrices in hardware; without it bfloat16 on a CPU is slower than float32.
 _BFLOAT16_CPU_FLAGS = ("amx_bf16", "avx512_bf16")
+# The last SynapseAI with TensorFlow, and the TensorFlow that it is built for.
+SUPPORTED = {"SynapseAI": "1.14.0", "TensorFlow": "2.15.0"}
+# Habana's own conversion of the graph to bfloat16; together with a Keras policy its result is undefined.
+_CONVERSION = "TF_BF16_CONVERSION"
+# A folder on a local disk where compiled graphs wait for the next process.
+_RECIPE_CACHE = "TF_RECIPE_CACHE_PATH"
+_OWN_RECIPES = "signver_recipes"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +60,7 @@ def choose(kind: str, precision: str) -> Device:
         raise UserError(
             f"runtime.mixed_precision_dtype: '{precision}' is not one of {', '.join(PRECISIONS)}."
         )
-    if kind == "hpu" or (kind == "auto" and pathlib.Path("/dev/accel/accel0").exists()):
+    if kind == "hpu" or (kind == "auto" and _card_files()):
         found, name = "hpu", _load_hpu()
     elif kind == "gpu" or (kind == "auto" and _devices("GPU")):
         if not _devices("GPU"):
@@ -59,12 +69,29 @@ def choose(kind: str, precision: str) -> Device:
     else:
         found, name = "cpu", "/device:CPU:0"
     chosen, why = (precision, "asked for") if precision != "auto" else _best_precision(found)
+    if found == "hpu":
+        _check_hpu_precision(chosen)
+    versions = f", {_hpu_versions()}" if found == "hpu" else ""
     return Device(
         found,
         name,
         chosen,
-        f"device {found} ({'found' if kind == 'auto' else 'asked for'}), {chosen} ({why})",
+        f"device {found} ({'found' if kind == 'auto' else 'asked for'}){versions}, {chosen} ({why})",
     )
+
+
+def clear_recipe_cache() -> None:
+    """Empties the folder of compiled graphs: recipes of another version or config are never found again.
+
+    To be called by one process a host, before the barrier after which all of them compile. A folder of
+    another name than the launch script gives it is somebody's own, and left alone.
+    """
+    # The variable may carry options of the cache after a comma.
+    path = pathlib.Path(os.environ.get(_RECIPE_CACHE, "").partition(",")[0])
+    if path.name != _OWN_RECIPES:
+        return
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True, exist_ok=True)
 
 
 def set_precision(precision: str) -> None:
@@ -110,17 +137,60 @@ def _devices(kind: str) -> list[tf.config.PhysicalDevice]:
     return list(tf.config.list_physical_devices(kind))
 
 
+def _card_files() -> bool:
+    """Whether the driver shows a card: /dev/hl0, or /dev/accel/accel0 with later drivers."""
+    return any(pathlib.Path(name).exists() for name in ("/dev/hl0", "/dev/accel/accel0"))
+
+
 def _load_hpu() -> str:
     try:
         from habana_frameworks.tensorflow import load_habana_module
     except ImportError as error:
         raise UserError(
             f"--device hpu: habana-tensorflow is not installed ({error}).\n"
-            "Run in the SynapseAI 1.14.0 TensorFlow image, or use --device cpu."
+            f"Run in the {_supported()} image (Dockerfile.habana), or use --device cpu."
         ) from error
-    load_habana_module()
+    try:
+        load_habana_module()
+    except Exception as error:  # the bridge raises what its libraries raise
+        raise UserError(
+            f"--device hpu: Habana's module does not load ({str(error).splitlines()[0]}).\n"
+            f"Found {_hpu_versions()}; supported: {_supported()}."
+        ) from error
     if not _devices("HPU"):
         raise UserError(
-            "--device hpu: Habana's module is loaded but no card is visible; `hl-smi` lists cards."
+            "--device hpu: Habana's module is loaded but no card is visible; `hl-smi` lists cards.\n"
+            f"Found {_hpu_versions()}; supported: {_supported()}."
         )
     return "/device:HPU:0"
+
+
+def _check_hpu_precision(precision: str) -> None:
+    if precision == "float16":
+        raise UserError("runtime.mixed_precision_dtype: Gaudi has no float16; take bfloat16 or float32.")
+    if precision == "bfloat16" and os.environ.get(_CONVERSION, "0") not in ("", "0"):
+        raise UserError(
+            f"{_CONVERSION}={os.environ[_CONVERSION]} and runtime.mixed_precision_dtype bfloat16 are both "
+            "set, which Habana leaves undefined.\n"
+            f"Unset {_CONVERSION}; the Keras policy is the way for these models."
+        )
+
+
+def _hpu_versions() -> str:
+    import importlib.metadata
+
+    found = []
+    for label, package in (("habana-tensorflow", "habana-tensorflow"), ("TensorFlow", "tensorflow")):
+        for name in (package, f"{package}-cpu"):
+            try:
+                found.append(f"{label} {importlib.metadata.version(name)}")
+                break
+            except importlib.metadata.PackageNotFoundError:
+                continue
+        else:
+            found.append(f"no {label}")
+    return " with ".join(found)
+
+
+def _supported() -> str:
+    return " with ".join(f"{name} {version}" for name, version in SUPPORTED.items())

@@ -42,7 +42,7 @@ def _horovod() -> Any:
     except ImportError as error:
         raise UserError(
             f"started as one of {_launched_size()} processes, but Horovod is not installed ({error}).\n"
-            "Install it (`pip install horovod==0.28.1` with Open MPI and TensorFlow present), or start "
+            "Install it with scripts/install_horovod.sh, or start "
             "a single process without mpirun."
         ) from error
     horovod.init()
@@ -100,6 +100,25 @@ def broadcast(variables: Sequence[tf.Variable]) -> None:
     horovod = _horovod()
     if horovod is not None:
         horovod.broadcast_variables(list(variables), root_rank=0)
+
+
+def average_variables(variables: Sequence[tf.Variable]) -> None:
+    """Sets float variables to their mean over all processes, e.g. the moving figures of batch norm.
+
+    Each rank's own see its share of the data alone; without this a checkpoint would hold the chief's.
+    """
+    horovod = _horovod()
+    if horovod is None:
+        return
+    for number, variable in enumerate(variables):
+        if variable.dtype.is_floating:
+            name = f"variable_{number}"
+            variable.assign(horovod.allreduce(variable.value(), op=horovod.Average, name=name))
+
+
+def of_chief(value: Any) -> Any:
+    """What the chief passed, given to all."""
+    return gather(value)[0]
 
 
 def mean(value: float) -> float:

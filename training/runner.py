@@ -14,6 +14,7 @@ import math
 import os
 import pathlib
 import signal
+import statistics
 import sys
 import tempfile
 import time
@@ -108,8 +109,13 @@ def run(
     folder = pathlib.Path(model_dir)
     # MobileNet's last normalisation feeds nothing in a pyramid; Keras says so at every trace.
     tf.get_logger().addFilter(lambda line: "Gradients do not exist" not in line.getMessage())
-    distribution.init()
+    # Habana's module is loaded before Horovod starts (Model-References, example_hvd.py).
     chosen = device.choose(device_name, experiment.runtime.mixed_precision_dtype or "float32")
+    distribution.init()
+    if chosen.kind == "hpu":
+        if distribution.local_rank() == 0:
+            device.clear_recipe_cache()
+        distribution.barrier()
     experiment.runtime.mixed_precision_dtype = chosen.precision
     tf.keras.utils.set_random_seed(experiment.seed)
     if experiment.deterministic:
@@ -122,6 +128,12 @@ def run(
     }
     if "train" in data:
         resolve(experiment, len(data["train"]))
+    if "validation" in data and len(data["validation"]) < distribution.size():
+        count = len(data["validation"])
+        raise UserError(
+            f"{count} validation images for {distribution.size()} processes; each needs one: "
+            "take more images or fewer processes."
+        )
     _make_folder(folder)
     if distribution.is_chief():
         config.save(experiment, folder / "params.yaml")
@@ -145,18 +157,22 @@ class _Run(contextlib.AbstractContextManager):
         self._mode = mode
         self._folder = folder
         self._terminated = False
-        first_step = _saved_step(folder) if "train" in mode else 0
+        first_step = distribution.of_chief(_saved_step(folder)) if "train" in mode else 0
         self._metrics = MetricsFile(folder / "metrics.jsonl", first_step if "train" in mode else None)
         self._runner = _build_runner(task, experiment, mode, folder, chosen, first_step, [self._after_loop])
         self._bar: tqdm | None = None
         self._loop_start = (time.monotonic(), first_step)
 
     def __enter__(self) -> _Run:
-        self._previous = signal.signal(signal.SIGTERM, self._on_sigterm)
+        # mpirun answers SIGTERM by killing its job; SIGUSR1 it hands on, which the launch script uses.
+        self._previous = {
+            number: signal.signal(number, self._on_sigterm) for number in (signal.SIGTERM, signal.SIGUSR1)
+        }
         return self
 
     def __exit__(self, *details: Any) -> None:
-        signal.signal(signal.SIGTERM, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
         if self._bar is not None:
             self._bar.close()
 
@@ -187,6 +203,7 @@ class _Run(contextlib.AbstractContextManager):
         """Orbit calls this after each `steps_per_loop` steps, before it may write a checkpoint."""
         step = self._step()
         values = _numbers(logs)
+        distribution.average_variables(self._runner.trainer.model.non_trainable_variables)
         seconds, first = time.monotonic() - self._loop_start[0], self._loop_start[1]
         images = (step - first) * self._experiment.task.train_data.global_batch_size
         values["images_per_second"] = images / seconds if seconds > 0 else 0.0
@@ -209,7 +226,9 @@ class _Run(contextlib.AbstractContextManager):
     def _evaluate(self) -> dict[str, float]:
         with _quiet():
             logs = self._runner.controller.evaluate(steps=self._trainer_config.validation_steps)
-        values = _numbers(logs)
+        # AP and its kind are computed over all ranks already; a loss is each rank's own.
+        parts = distribution.gather(_numbers(logs))
+        values = {key: statistics.fmean(part[key] for part in parts if key in part) for key in parts[0]}
         if distribution.is_chief():
             self._metrics.write("eval", self._step(), values)
             shown = {key: values[key] for key in values if key in _SHOWN or key.startswith("AP50/")}
@@ -412,14 +431,28 @@ def _checkpoint_path(folder: pathlib.Path, params: Experiment, checkpoint: str) 
 
 
 def _make_folder(folder: pathlib.Path) -> None:
+    """Makes the folder, and sees that all processes see the same one: checkpoints are read by all."""
+    token = folder / f".shared-{distribution.of_chief(os.getpid())}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+        if distribution.is_chief():
+            token.touch()
     except OSError as error:
         raise UserError(
             f"--model_dir {folder}: cannot write there ({error.strerror}). Choose a folder that you own."
         ) from error
+    distribution.barrier()
+    seen = distribution.gather(token.exists())
+    if distribution.is_chief():
+        token.unlink(missing_ok=True)
+    if not all(seen):
+        blind = ", ".join(str(rank) for rank, sees in enumerate(seen) if not sees)
+        raise UserError(
+            f"--model_dir {folder}: ranks {blind} see another folder than the chief.\n"
+            "On several hosts it must lie on a disk that all of them share, under the same path."
+        )
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from official.vision.evaluation import coco_evaluator
 from official.vision.modeling.layers import detection_generator
 from official.vision.tasks import retinanet
 
+from training import distribution
 from training.detector import input as detector_input
 from training.detector.experiment import DetectorTask
 
@@ -63,6 +64,9 @@ class _CocoEvaluator(coco_evaluator.COCOEvaluator):
     silence, where the published package is installed.
     """
 
+    _predictions: dict[str, list[Any]]
+    _groundtruths: dict[str, list[Any]]
+
     def __init__(self, config: DetectorTask):
         super().__init__(
             annotation_file=None,
@@ -71,6 +75,16 @@ class _CocoEvaluator(coco_evaluator.COCOEvaluator):
             max_num_eval_detections=config.max_num_eval_detections,
         )
         self._names = dict(enumerate(config.class_names, start=1))
+
+    def evaluate(self) -> dict[str, Any]:
+        """Figures over the pages of all ranks, computed by the chief and given to all."""
+        parts = distribution.gather((self._predictions, self._groundtruths))
+        figures = None
+        if distribution.is_chief():
+            self._predictions = _joined([predictions for predictions, _ in parts])
+            self._groundtruths = _joined([groundtruths for _, groundtruths in parts])
+            figures = super().evaluate()
+        return distribution.of_chief(figures)
 
     def _retrieve_per_category_metrics(self, coco_eval: Any, prefix: str = "") -> dict[str, np.float32]:
         # [IoU thresholds, recalls, classes, areas, detection limits]; -1 where a class has no box.
@@ -82,6 +96,12 @@ class _CocoEvaluator(coco_evaluator.COCOEvaluator):
                 known = values[values > -1]
                 figures[f"{figure}/{name}"] = np.float32(known.mean() if known.size else np.nan)
         return figures
+
+
+def _joined(parts: list[dict[str, list[Any]]]) -> dict[str, list[Any]]:
+    """The batches of all parts, in their order, by key."""
+    keys = dict.fromkeys(key for part in parts for key in part)
+    return {key: [batch for part in parts for batch in part.get(key, [])] for key in keys}
 
 
 class _Float32Detections(detection_generator.MultilevelDetectionGenerator):

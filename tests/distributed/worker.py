@@ -1,0 +1,46 @@
+"""One rank of a test run: trains as `training.train` does, then writes what it holds, for comparison.
+
+    worker.py EXPERIMENT MODEL_DIR OUTPUT OVERRIDE [--each-for-itself]
+
+OUTPUT-RANK.npz holds every variable of model and optimizer, OUTPUT-RANK.json the figures. With
+--each-for-itself gradients are not averaged, as with Horovod's optimizer wrapper around a legacy Keras
+optimizer: the trap that the tests must see.
+"""
+
+import json
+import pathlib
+import sys
+
+import numpy as np
+
+from training import config, distribution, runner
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def main():
+    """Runs this rank."""
+    name, model_dir, output, override, *flags = sys.argv[1:]
+    if "--each-for-itself" in flags:
+        distribution.average_gradients = list
+    built = []
+    build = runner._build_runner
+
+    def remember(*arguments, **options):
+        built.append(build(*arguments, **options))
+        return built[-1]
+
+    runner._build_runner = remember
+    folder = {"retinanet_signverod": "detector"}.get(name, "cleaner")
+    experiment = config.load(name, [str(ROOT / f"configs/{folder}/smoke.yaml")], override)
+    figures = runner.run(name, experiment, "train_and_eval", model_dir, "cpu")
+    trainer = built[0].trainer
+    variables = [*trainer.model.variables, *trainer.optimizer.variables()]
+    values = {f"{number:04d} {variable.name}": variable.numpy() for number, variable in enumerate(variables)}
+    place = f"{output}-{distribution.rank()}"
+    np.savez(f"{place}.npz", **{key.replace("/", "|"): value for key, value in values.items()})
+    pathlib.Path(f"{place}.json").write_text(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
