@@ -320,7 +320,8 @@ def _build_runner(
             experiment,
             task,
             model=task.build_model(),
-            optimizer=_build_optimizer(experiment) if train else None,
+            # Evaluation restores no optimizer, but tf-models puts one into every checkpoint.
+            optimizer=_build_optimizer(experiment) if train else tf.Module(),
             train=train,
             evaluate=evaluate,
             train_dataset=device.prefetch(

@@ -117,6 +117,19 @@ def test_the_unet_learns_and_its_figures_are_all_there(data, tmp_path):
     names = ("psnr", "ssim", "rmse", "ink_precision", "ink_recall", "ink_f1")
     for name in (*names, *(f"{name}_untouched" for name in names)):
         assert np.isfinite(found[name])
+    again = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "training.train",
+        "--experiment=cleaner_unet",
+        "--mode=eval",
+    ]
+    subprocess.run([*again, f"--model_dir={tmp_path}"], cwd=ROOT, check=True)
+    evaluated = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    for name in names:
+        assert evaluated[name] == pytest.approx(found[name], rel=1e-5)
 
 
 def test_the_autoencoder_trains_by_the_same_command(data, tmp_path):
