@@ -32,6 +32,8 @@ PLAIN = {
     },
     "schedule": {"learning_rate": 0.05, "evaluations": 1, "checkpoints": 1},
 }
+# Sums over 200,000 pixels in another order: 3e-6 on a bias whose update is 0.017.
+ROUNDING = 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +140,7 @@ def test_ranks_hold_one_model_and_the_chief_alone_writes(data, tmp_path):
 def test_without_averaging_the_ranks_drift_apart(data, tmp_path):
     """What Horovod's optimizer wrapper does to tf-models' optimizers; the test above would see it."""
     values, _ = ranks(2, "cleaner_autoencoder", tmp_path, settings(data, PLAIN), "--each-for-itself")
-    assert spread(values) > 1e-6
+    assert spread(values) > 20 * ROUNDING
 
 
 @pytest.mark.parametrize("size", [2, 4])
@@ -149,10 +151,10 @@ def test_ranks_together_make_the_update_of_one_process(data, tmp_path, size):
         if count > 1:
             together = values[0]
     alone = values[0]
-    kernels = [key for key in alone if "kernel" in key]
-    assert kernels
+    # Biases start at nothing: what they hold is the update.
+    assert max(np.abs(alone[key]).max() for key in alone if "bias" in key) > 1000 * ROUNDING
     for key in alone:
-        assert np.allclose(together[key], alone[key], atol=2e-6), key
+        assert np.abs(together[key] - alone[key]).max() < ROUNDING, key
 
 
 def test_average_precision_is_that_of_one_process(pages, tmp_path):
@@ -242,7 +244,7 @@ def test_a_killed_rank_ends_the_job_and_a_restart_goes_on(data, tmp_path):
 
 
 def test_a_lost_loss_ends_all_ranks_with_the_cause(data, tmp_path):
-    process = launch(data, tmp_path, {"trainer": {"loss_upper_bound": 1e-9}})
+    process = launch(data, tmp_path, {"trainer": {"loss_upper_bound": 0.0001}})
     output, _ = process.communicate(timeout=180)
     assert process.returncode != 0
     assert "training diverged" in output

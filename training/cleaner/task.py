@@ -122,8 +122,9 @@ class Cleaner(base_task.Task):
 
 
 def _cross_entropy(clean: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
-    found = tf.clip_by_value(found, 1e-6, 1 - 1e-6)
-    return -tf.reduce_mean(clean * tf.math.log(found) + (1 - clean) * tf.math.log(1 - found))
+    # Keras finds the logits behind a sigmoid; from clipped probabilities a saturated answer has no
+    # gradient, and the autoencoder stays white for good.
+    return tf.reduce_mean(tf.keras.losses.binary_crossentropy(tf.repeat(clean, 3, axis=-1), found))
 
 
 def to_grey(image: np.ndarray) -> np.ndarray:
