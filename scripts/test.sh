@@ -8,6 +8,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 scripts/setup.sh
+# The whole run also tests several processes, where Horovod can be had; without it those tests skip.
+[ $# -gt 0 ] || scripts/install_horovod.sh || echo 'no Horovod: the tests of several ranks will be skipped' >&2
 export PATH="${VENV:-$PWD/.venv}/bin:$PATH" TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}
 
 failed=()

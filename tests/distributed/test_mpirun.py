@@ -11,6 +11,7 @@ import sys
 import time
 
 import numpy as np
+import psutil
 import pytest
 
 from training.data import signatures, tfrecord
@@ -195,18 +196,10 @@ def wait_for_step(process, model_dir, step, seconds=180):
     raise AssertionError("training did not begin")
 
 
-def children(pid):
-    """Process ids of the ranks below mpirun."""
-    found = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout.splitlines()
-    model_dir = f"--model_dir={pid}"
-    return [
-        int(line.split()[0])
-        for line in found
-        if "training.train" in line
-        and model_dir in line
-        and "mpirun" not in line
-        and "train_8hpu" not in line
-    ]
+def ranks_of(launched):
+    """Process ids of the ranks below a launch script."""
+    below = psutil.Process(launched.pid).children(recursive=True)
+    return [one.pid for one in below if "training.train" in one.cmdline() and "mpirun" not in one.name()]
 
 
 def test_sigterm_saves_once_and_another_number_of_ranks_goes_on(data, tmp_path):
@@ -228,7 +221,7 @@ def test_sigterm_saves_once_and_another_number_of_ranks_goes_on(data, tmp_path):
 def test_a_killed_rank_ends_the_job_and_a_restart_goes_on(data, tmp_path):
     process = launch(data, tmp_path, {"trainer": {"checkpoint_interval": 2}})
     wait_for_step(process, tmp_path / "run", 6)
-    victims = children(tmp_path / "run")
+    victims = ranks_of(process)
     assert len(victims) == 2
     os.kill(max(victims), signal.SIGKILL)
     begun = time.monotonic()
