@@ -185,7 +185,9 @@ def compare(
     noise = np.random.default_rng(seed).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
     found, expected = _run(session, noise), trained(noise)
     _compare_raw(report, found, expected)
-    report.raw_relative = max(_relative(found[name], expected[name]) for name in ("raw_boxes", "raw_logits"))
+    report.raw_relative = max(
+        relative_difference(found[name], expected[name]) for name in ("raw_boxes", "raw_logits")
+    )
     for image in images:
         # The SDK's own reduction comes first, so that both sides see the same pixels.
         pixels = np.asarray(reduce_page(image, sdk.input_size), np.uint8)[np.newaxis]
@@ -261,8 +263,9 @@ def _compare_raw(report: Report, found: dict[str, np.ndarray], expected: dict[st
         setattr(report, name, max(getattr(report, name), worst))
 
 
-def _relative(found: np.ndarray, expected: np.ndarray) -> float:
-    """Root mean square of the difference over the standard deviation of what is expected."""
+def relative_difference(found: np.ndarray, expected: np.ndarray) -> float:
+    """Root mean square of the difference over the standard deviation of what is expected; inf where the
+    shapes differ or a value is not finite."""
     if found.shape != expected.shape:
         return float("inf")
     spread = max(float(expected.std(dtype=np.float64)), 1e-12)

@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
+from export.validate import relative_difference
 from signver import Cleaner, SignVerError
 from signver.cleaner import SIDE, fit_crop
 from training.errors import UserError
@@ -144,7 +145,7 @@ def compare(
     session = onnxruntime.InferenceSession(os.fspath(onnx_file), providers=["CPUExecutionProvider"])
     report = Report(crops=len(images))
     noise = np.random.default_rng(seed).random((1, SIDE, SIDE, 3), np.float32)
-    report.relative = _relative(session.run(["output"], {"input": noise})[0], trained(noise))
+    report.relative = relative_difference(session.run(["output"], {"input": noise})[0], trained(noise))
     for image in images:
         square, (top, left, bottom, right) = fit_crop(image)
         pixels = np.asarray(square, np.float32)[np.newaxis] / 255
@@ -180,14 +181,6 @@ def _largest(found: np.ndarray, expected: np.ndarray) -> float:
     if found.shape != expected.shape:
         return float("inf")
     value = float(np.abs(found - expected).max())
-    return value if np.isfinite(value) else float("inf")
-
-
-def _relative(found: np.ndarray, expected: np.ndarray) -> float:
-    if found.shape != expected.shape:
-        return float("inf")
-    spread = max(float(expected.std(dtype=np.float64)), 1e-12)
-    value = float(np.sqrt(np.square(found - expected, dtype=np.float64).mean())) / spread
     return value if np.isfinite(value) else float("inf")
 
 
