@@ -3,5 +3,6 @@
 from signver.cleaner import Cleaner
 from signver.detector import Detections, Detector
 from signver.errors import SignVerError
+from signver.visualization import get_image_crops, visualize_boxes
 
-__all__ = ["Cleaner", "Detections", "Detector", "SignVerError"]
+__all__ = ["Cleaner", "Detections", "Detector", "SignVerError", "get_image_crops", "visualize_boxes"]
