@@ -146,6 +146,8 @@ def _validate(arguments: argparse.Namespace) -> int:
         raise UserError("validate: nothing to compare on; give --pages, --synthetic or both.")
     from export import validate
 
+    if arguments.saved_model and not (arguments.saved_model / "saved_model.pb").is_file():
+        raise UserError(f"--saved_model {arguments.saved_model}: no saved_model.pb in this folder.")
     images = validate.load_pages(arguments.pages, arguments.limit)
     if arguments.saved_model:
         compare, samples = (_load(name) for name in SAVED_MODELS[_kind(arguments.onnx)])
