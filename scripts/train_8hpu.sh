@@ -27,6 +27,7 @@ environment:
   MODEL_DIR=runs/MODEL where checkpoints go
   CORES_PER_CARD=6     default: physical cores of this host over its processes
   HANG_SECONDS=60      a rank that the others wait for longer ends the job
+  PREFLIGHT=yes        first python -m training.preflight with the same config; what it blocks is not started
 TEXT
 }
 
@@ -81,11 +82,13 @@ number NP "$processes"
 local=${local:-$processes}
 
 # A launcher that only starts other hosts (Kubernetes) has no card of its own to count.
-if [ "$device" = hpu ] && [ -z "$dry" ] && { [ -z "${HOSTS:-}${HOSTFILE:-}" ] || command -v hl-smi >/dev/null; }; then
-  command -v hl-smi >/dev/null ||
+if [ "$device" = hpu ] && [ -z "$dry" ]; then
+  several=${HOSTS:-}${HOSTFILE:-}
+  command -v hl-smi >/dev/null || [ -n "$several" ] ||
     wrong "no hl-smi here: Habana's driver is not installed, or this is not its container; DEVICE=cpu NP=2 runs dry"
   cards=$(hl-smi -Q index -f csv,noheader 2>/dev/null | grep -c '[0-9]' || true)
-  [ "$cards" -ge "$local" ] || wrong "hl-smi lists $cards cards, $local are asked for"
+  [ "$cards" -ge "$local" ] || { [ "$cards" = 0 ] && [ -n "$several" ]; } ||
+    wrong "hl-smi lists $cards cards, $local are asked for"
 fi
 
 # Every process gets its share of the physical cores of its socket (Habana's scaling guide).
@@ -128,6 +131,16 @@ launch+=("--model_dir=${MODEL_DIR:-runs/$model}" "${files[@]}" "$@")
 if [ -n "$dry" ]; then
   printf '%s\n' "${launch[@]}"
   exit 0
+fi
+if [ "${PREFLIGHT:-no}" = yes ] && [ "$device" = hpu ]; then
+  settings=()
+  for argument in "${files[@]}" "$@"; do
+    case $argument in --config_file=* | --params_override=*) settings+=("$argument") ;; esac
+  done
+  python -m training.preflight "--experiment=$experiment" --cards="$processes" "${settings[@]}" || {
+    printf 'error: preflight blocks this run; PREFLIGHT=no starts it all the same\n' >&2
+    exit 1
+  }
 fi
 command -v mpirun >/dev/null || wrong "no mpirun here; scripts/install_horovod.sh installs Open MPI and Horovod"
 

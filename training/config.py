@@ -23,7 +23,7 @@ if typing.TYPE_CHECKING:
     from training.experiment import Experiment
 
 # What can be trained: experiment name -> module:function of its config; the module also defines
-# `build_task(config)`.
+# `build_task(config)` and `sample_data(folder)`.
 EXPERIMENTS: dict[str, str] = {
     "retinanet_signverod": "training.detector.experiment:experiment",
     "cleaner_autoencoder": "training.cleaner.experiment:autoencoder_experiment",
@@ -57,6 +57,11 @@ def load(name: str, config_files: Iterable[str] = (), overrides: str = "") -> Ex
 def build_task(name: str, experiment: Experiment) -> Any:
     """The tf-models task that trains an experiment's model."""
     return _module(name)[0].build_task(experiment.task)
+
+
+def sample_data(name: str, folder: pathlib.Path) -> str:
+    """Makes a few synthetic records of the kind an experiment reads; returns their input_path."""
+    return str(_module(name)[0].sample_data(folder))
 
 
 def apply(config: Any, values: Mapping[str, Any], source: str) -> None:

@@ -27,7 +27,7 @@ from official.core import base_trainer, train_lib
 from official.modeling import optimization
 from tqdm import tqdm
 
-from training import config, device, distribution, record
+from training import config, device, distribution, heartbeat, record
 from training.data import records
 from training.errors import UserError
 from training.experiment import Experiment, resolve
@@ -139,8 +139,12 @@ def run(
         config.save(experiment, folder / "params.yaml")
         record.start(folder, name, mode, experiment, chosen, data)
         print(f"{chosen.reason}; {_describe(experiment, data)}", flush=True)
-    with _write_errors_named(folder), _Run(task, experiment, mode, folder, chosen) as current:
-        result = current.run()
+    with contextlib.ExitStack() as guards:
+        place = (folder, distribution.rank(), distribution.size())
+        guards.enter_context(heartbeat.watch(*place))
+        guards.enter_context(heartbeat.name_lost_ranks(*place))
+        guards.enter_context(_write_errors_named(folder))
+        result = guards.enter_context(_Run(task, experiment, mode, folder, chosen)).run()
     if distribution.is_chief():
         record.finish(folder, "done", result)
     return result
@@ -321,7 +325,7 @@ def _build_runner(
             task,
             model=task.build_model(),
             # Evaluation restores no optimizer, but tf-models puts one into every checkpoint.
-            optimizer=_build_optimizer(experiment) if train else tf.Module(),
+            optimizer=build_optimizer(experiment) if train else tf.Module(),
             train=train,
             evaluate=evaluate,
             train_dataset=device.prefetch(
@@ -400,7 +404,8 @@ class _ReadOnlyCheckpoints(tf.train.CheckpointManager):
         return self.latest_checkpoint
 
 
-def _build_optimizer(experiment: Experiment) -> tf.keras.optimizers.Optimizer:
+def build_optimizer(experiment: Experiment) -> tf.keras.optimizers.Optimizer:
+    """The optimizer of a resolved experiment; averages gradients over all processes."""
     factory = optimization.OptimizerFactory(experiment.trainer.optimizer_config)
     return factory.build_optimizer(
         factory.build_learning_rate(), gradient_aggregator=distribution.average_gradients

@@ -39,9 +39,9 @@ ROUNDING = 1e-5
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Ten signatures in three shards, five held out."""
+    """Ten signatures in three shards, eight held out: one for each rank of the largest run."""
     folder = tmp_path_factory.mktemp("signatures") / "set"
-    pages = [signatures.synthesize(0, number, 0, signatures.GENUINE) for number in range(15)]
+    pages = [signatures.synthesize(0, number, 0, signatures.GENUINE) for number in range(18)]
     splits = {"train": pages[:10], "eval": pages[10:]}
     tfrecord.write_dataset(folder, splits, signatures.CLASSES, shards={"train": 3, "eval": 1}, source="test")
     return folder
@@ -218,6 +218,17 @@ def test_sigterm_saves_once_and_another_number_of_ranks_goes_on(data, tmp_path):
     assert lines(tmp_path / "run", "train")[-1]["step"] == saved + 4
 
 
+def test_eight_processes_go_through_the_launch_line(data, tmp_path):
+    steps = {"trainer": {"train_steps": 2, "steps_per_loop": 1}}
+    sizes = {"task": {"train_data": {"global_batch_size": 8}, "validation_data": {"global_batch_size": 8}}}
+    process = launch(data, tmp_path, steps, sizes, processes="8")
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output[-3000:]
+    assert "8 process(es)" in output
+    assert [line["step"] for line in lines(tmp_path / "run", "train")] == [1, 2]
+    assert len(lines(tmp_path / "run", "eval")) == 1
+
+
 def test_a_killed_rank_ends_the_job_and_a_restart_goes_on(data, tmp_path):
     process = launch(data, tmp_path, {"trainer": {"checkpoint_interval": 2}})
     wait_for_step(process, tmp_path / "run", 6)
@@ -234,6 +245,36 @@ def test_a_killed_rank_ends_the_job_and_a_restart_goes_on(data, tmp_path):
     output, _ = again.communicate(timeout=180)
     assert again.returncode == 0, output[-3000:]
     assert f"at step {last} of" in output
+
+
+def test_a_frozen_rank_ends_the_job_by_name_and_a_restart_goes_on(data, tmp_path):
+    process = launch(data, tmp_path, {"trainer": {"checkpoint_interval": 2}}, HANG_SECONDS="6")
+    wait_for_step(process, tmp_path / "run", 4)
+    os.kill(max(ranks_of(process)), signal.SIGSTOP)
+    begun = time.monotonic()
+    output, _ = process.communicate(timeout=90)
+    assert time.monotonic() - begun < 60
+    assert process.returncode != 0
+    assert "error: rank 1 has been silent for" in output
+    last = max(int(path.stem.split("-")[1]) for path in (tmp_path / "run").glob("ckpt-*.index"))
+    again = launch(data, tmp_path, {"trainer": {"train_steps": last + 4}})
+    output, _ = again.communicate(timeout=180)
+    assert again.returncode == 0, output[-3000:]
+    assert f"at step {last} of" in output
+    assert not list((tmp_path / "run").glob(".alive-*"))
+
+
+def test_a_rank_that_never_comes_is_named(data, tmp_path):
+    stall = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "3", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "6"}
+    override = settings(data, {"trainer": {"train_steps": 40, "steps_per_loop": 1}})
+    worker = [sys.executable, str(ROOT / "tests/distributed/worker.py"), "cleaner_unet"]
+    arguments = [str(tmp_path / "run"), str(tmp_path / "values"), override, "--never-comes"]
+    mpirun = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-np", "2"]
+    done = subprocess.run(
+        [*mpirun, *worker, *arguments], env=environment() | stall, capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode != 0
+    assert "error: rank 1 did not come to the others within 6 seconds" in done.stderr
 
 
 def test_a_lost_loss_ends_all_ranks_with_the_cause(data, tmp_path):

@@ -1,19 +1,22 @@
 """One rank of a test run: trains as `training.train` does, then writes what it holds, for comparison.
 
-    worker.py EXPERIMENT MODEL_DIR OUTPUT OVERRIDE [--each-for-itself]
+    worker.py EXPERIMENT MODEL_DIR OUTPUT OVERRIDE [--each-for-itself] [--never-comes]
 
 OUTPUT-RANK.npz holds every variable of model and optimizer, OUTPUT-RANK.json the figures. With
 --each-for-itself gradients are not averaged, as with Horovod's optimizer wrapper around a legacy Keras
-optimizer: the trap that the tests must see.
+optimizer: the trap that the tests must see. With --never-comes rank 1 stops coming to the others after its
+second look at the loss, though its process lives on.
 """
 
 import json
 import pathlib
 import sys
+import time
 
 import numpy as np
 
 from training import config, distribution, runner
+from training.errors import run_command
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -23,6 +26,15 @@ def main():
     name, model_dir, output, override, *flags = sys.argv[1:]
     if "--each-for-itself" in flags:
         distribution.average_gradients = list
+    if "--never-comes" in flags:
+        look = runner._Run._after_loop
+
+        def stay_away(self, logs):
+            look(self, logs)
+            if distribution.rank() == 1 and self._step() >= 2:
+                time.sleep(1000)
+
+        runner._Run._after_loop = stay_away
     built = []
     build = runner._build_runner
 
@@ -43,4 +55,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -1,5 +1,6 @@
 """Dockerfile.habana, read as a linter would: nothing of Habana's is replaced, any user may run it."""
 
+import json
 import pathlib
 import re
 
@@ -56,6 +57,14 @@ def test_any_user_may_run_it_and_its_health_is_the_cards():
     (check,) = of("HEALTHCHECK")
     assert "hl-smi" in check
     assert of("CMD")[-1].startswith("[")  # the exec form: signals reach the script
+
+
+def test_preflight_is_what_runs_first():
+    assert any("PREFLIGHT=yes" in env for env in of("ENV"))
+    command = json.loads(of("CMD")[-1])
+    assert command[:3] == ["python", "-m", "training.preflight"]
+    config = next(word for word in command if word.startswith("--config_file="))
+    assert (ROOT / config.partition("=")[2]).exists()
 
 
 def test_no_secrets_and_no_latest_packages():

@@ -9,6 +9,7 @@ import subprocess
 import time
 
 import pytest
+import yaml
 
 ROOT = pathlib.Path(__file__).parents[2]
 LISTING = "\n".join(f"{core},{core // 24}" for core in range(48))
@@ -118,6 +119,16 @@ def test_fewer_cards_than_asked_for_are_said(host):
     assert "hl-smi lists 4 cards, 8 are asked for" in done.stderr
 
 
+def test_a_launcher_without_cards_starts_other_hosts(host, tmp_path):
+    add(host, "hl-smi", "exit 1")
+    add(host, "mpirun", "exit 0")
+    add(host, "python", "exit 0")
+    (tmp_path / "hosts").write_text("a slots=8\n")
+    done = launch("train_8hpu.sh", "detector", programs=host, HOSTFILE=str(tmp_path / "hosts"))
+    assert done.returncode == 0, done.stderr
+    assert "hl-smi lists 0 cards" in launch("train_8hpu.sh", "detector", programs=host).stderr
+
+
 def test_sigterm_reaches_the_job_as_a_signal_that_saves(host, tmp_path):
     """The job is a stand-in for mpirun that takes its time to save; its own exit code is kept."""
     add(
@@ -150,3 +161,39 @@ def test_shellcheck_is_content():
     scripts = sorted(str(path) for path in (ROOT / "scripts").glob("*.sh"))
     done = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(("answer", "started"), [("exit 0", True), ("exit 1", False)])
+def test_preflight_goes_first_where_it_is_asked_for(host, tmp_path, answer, started):
+    add(host, "python", f'echo "$@" > {tmp_path}/asked\n{answer}')
+    add(host, "mpirun", f"touch {tmp_path}/started")
+    override = "--params_override={seed: 3}"
+    done = launch("train_8hpu.sh", "detector", "--model_dir=x", override, programs=host, PREFLIGHT="yes")
+    asked = (tmp_path / "asked").read_text()
+    assert "-m training.preflight --experiment=retinanet_signverod --cards=8" in asked
+    assert "--config_file=configs/detector/8hpu.yaml --params_override={seed: 3}" in asked
+    assert "model_dir" not in asked
+    assert (tmp_path / "started").exists() == started
+    assert done.returncode == int(not started)
+    assert started or "preflight blocks this run; PREFLIGHT=no" in done.stderr
+
+
+@pytest.mark.parametrize(("name", "hosts", "batch"), [("mpijob-1host", 1, 64), ("mpijob-2hosts", 2, 128)])
+def test_the_kubernetes_jobs_launch_what_the_script_understands(host, tmp_path, name, hosts, batch):
+    job = yaml.safe_load((ROOT / f"docs/kubernetes/{name}.yaml").read_text())
+    specs = job["spec"]["mpiReplicaSpecs"]
+    assert job["apiVersion"] == "kubeflow.org/v2beta1"
+    assert specs["Worker"]["replicas"] == hosts
+    (launcher,) = specs["Launcher"]["template"]["spec"]["containers"]
+    (worker,) = specs["Worker"]["template"]["spec"]["containers"]
+    assert worker["resources"]["limits"]["habana.ai/gaudi"] == job["spec"]["slotsPerWorker"] == 8
+    script, *arguments = launcher["command"]
+    variables = {entry["name"]: entry["value"] for entry in launcher["env"]}
+    (tmp_path / "hosts").write_text("".join(f"worker-{number} slots=8\n" for number in range(hosts)))
+    variables["HOSTFILE"] = str(tmp_path / "hosts")
+    done = launch(pathlib.Path(script).name, "--dry-run", *arguments, programs=host, **variables)
+    command = done.stdout.splitlines()
+    assert command[command.index("-np") + 1] == str(8 * hosts), done.stderr
+    assert command[command.index("--map-by") + 1] == "socket:PE=6"
+    override = next((word for word in command if word.startswith("--params_override")), "")
+    assert batch == 64 or f"global_batch_size: {batch}" in override

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from typing import Any
 
 from official.core import config_definitions
@@ -124,3 +125,10 @@ def build_task(config: CleanerTask) -> Any:
         if not 0 <= value <= 1:
             raise UserError(f"task.noise.{name} is a probability, found {value}.")
     return Cleaner(config)
+
+
+def sample_data(folder: pathlib.Path, writers: int = 16) -> str:
+    """Writes synthetic signatures; returns their input_path."""
+    from training.data.signatures import write_samples
+
+    return write_samples(folder, writers)

@@ -184,6 +184,21 @@ def synthesize(seed: int, writer: int, number: int, label: int) -> Page:
     return to_page(whiten(grey), name, f"{writer:05d}", label)
 
 
+def write_samples(folder: pathlib.Path, writers: int, genuine: int = 4, forged: int = 2) -> str:
+    """Writes a small set of synthetic signatures below `folder`; returns its input_path."""
+    from training.data.tfrecord import write_dataset
+
+    pages = [
+        synthesize(0, writer, number, label)
+        for writer in range(writers)
+        for label, count in ((GENUINE, genuine), (FORGED, forged))
+        for number in range(count)
+    ]
+    output = folder / "signatures"
+    write_dataset(output, {"train": pages}, CLASSES, shards=1, source="synthetic signatures", seed=0)
+    return str(output / "train*")
+
+
 def _ink_texture(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Uneven flow and paper grain: float32 [h, w] around 1."""
     flow = rng.normal(1, 0.1, (5, 9)).astype(np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 
 from official.core import config_definitions
 from official.modeling import hyperparams
@@ -63,7 +64,8 @@ def experiment() -> Experiment:
         max_level=7,
         anchor=retinanet.Anchor(num_scales=3, aspect_ratios=[1.0, 3.0, 6.0], anchor_size=3.0),
         backbone=backbones.Backbone(type="resnet", resnet=backbones.ResNet(model_id=50)),
-        decoder=decoders.Decoder(type="fpn", fpn=decoders.FPN()),
+        # Without Keras layers the pyramid upsamples through six dimensions; a Gaudi kernel takes five.
+        decoder=decoders.Decoder(type="fpn", fpn=decoders.FPN(use_keras_layer=True)),
         detection_generator=retinanet.DetectionGenerator(
             nms_version="batched", pre_nms_top_k=1000, pre_nms_score_threshold=0.02
         ),
@@ -120,3 +122,13 @@ def build_task(config: DetectorTask) -> object:
             f"{len(config.class_names)} classes; it must be their number plus 1 for background."
         )
     return Detector(config)
+
+
+def sample_data(folder: pathlib.Path, count: int = 24) -> str:
+    """Writes synthetic pages as long as SignVerOD's after `--max_side 1400`; returns their input_path."""
+    from training.data.synthetic.page import CLASSES, synthesize_page
+    from training.data.tfrecord import write_dataset
+
+    pages = [synthesize_page(0, number, long_side=1400) for number in range(count)]
+    write_dataset(folder / "pages", {"train": pages}, CLASSES, shards=1, source="synthetic pages", seed=0)
+    return str(folder / "pages" / "train*")

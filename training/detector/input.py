@@ -31,7 +31,7 @@ def training_dataset(
 
     Returns:
       images float32 [batch / size, height, width, 3], normalised; labels as the stock RetinaNet
-      parser gives them.
+      parser gives them, classes as int32.
     """
     params = config.train_data
     index = records.index_records(params.input_path)
@@ -45,7 +45,12 @@ def training_dataset(
 
     def prepare(position: tf.Tensor, serialised: tf.Tensor) -> Any:
         example = decoder.decode(serialised)
-        return parse(augment(example, config.augmentation, config.model.input_size[:2], seed, position))
+        image, labels = parse(
+            augment(example, config.augmentation, config.model.input_size[:2], seed, position)
+        )
+        # A Gaudi card computes in no 64-bit type.
+        classes = tf.nest.map_structure(lambda value: tf.cast(value, tf.int32), labels["cls_targets"])
+        return image, dict(labels, cls_targets=classes)
 
     dataset = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return dataset.batch(params.global_batch_size // size, drop_remainder=True)
