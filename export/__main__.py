@@ -18,6 +18,12 @@ _CLEANER = {
     "validate": "export.validate_cleaner:validate_cleaner",
     "samples": "export.validate_cleaner:synthetic_crops",
 }
+_EXTRACTOR = {
+    "saved_model": "export.saved_model:save_extractor",
+    "onnx": "export.onnx_model:convert_extractor",
+    "validate": "export.validate_extractor:validate_extractor",
+    "samples": "export.validate_extractor:synthetic_signatures",
+}
 EXPORTS: dict[str, dict[str, str]] = {
     "retinanet_signverod": {
         "saved_model": "export.saved_model:save",
@@ -27,11 +33,16 @@ EXPORTS: dict[str, dict[str, str]] = {
     },
     "cleaner_autoencoder": _CLEANER,
     "cleaner_unet": _CLEANER,
+    "extractor_metric": _EXTRACTOR,
 }
 # What `validate --saved_model` compares with, by the `signver.model` of the ONNX file.
 SAVED_MODELS = {
     "detector": ("export.validate:validate_saved_model", "export.validate:synthetic_pages"),
     "cleaner": ("export.validate_cleaner:validate_saved_model", "export.validate_cleaner:synthetic_crops"),
+    "extractor": (
+        "export.validate_extractor:validate_saved_model",
+        "export.validate_extractor:synthetic_signatures",
+    ),
 }
 
 _EXAMPLES = """
@@ -84,7 +95,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     validate.add_argument("--limit", type=int, default=50, help="pages or crops used at most (default 50)")
     validate.add_argument("--synthetic", type=int, default=0, help="synthetic pages or crops to add")
     validate.add_argument(
-        "--minimum_detections", type=int, default=10, help="fewer, or fewer crops with ink, fail (default 10)"
+        "--minimum_detections",
+        type=int,
+        default=10,
+        help="fewer, or fewer crops that tell, fail (default 10)",
     )
     validate.add_argument("--seed", type=int, default=0)
     validate.add_argument("--output", type=pathlib.Path, help="JSON report")

@@ -18,6 +18,7 @@ from export.saved_model import DETECTOR_OUTPUTS, DetectorModule
 from training import record
 from training.cleaner.noise import SIDE
 from training.errors import UserError
+from training.extractor.preprocessing import HEIGHT, MARGIN, WIDTH
 from training.files import atomic_file, sha256
 from training.runner import LoadedModel
 
@@ -128,6 +129,59 @@ def convert_saved_model(
 
     metadata = {"signver.model": "cleaner", "signver.source": "SavedModel"} | _CLEANER_METADATA
     return _convert_cleaner(clean, output, dynamic_batch, metadata, _bytes_of(served.variables))
+
+
+def convert_extractor(
+    loaded: LoadedModel, output: str | os.PathLike[str], *, dynamic_batch: bool = True, **_: Any
+) -> pathlib.Path:
+    """Writes an extractor as ONNX: `image` float32 [batch, 96, 256, 1] to `embedding` float32 [batch, d].
+
+    The batch dimension is always free: one page may hold several signatures.
+
+    Args:
+      loaded: the trained model.
+      output: file to write.
+
+    Raises:
+      UserError: the file cannot be written, or it is larger than its weights explain.
+    """
+    size = loaded.params.task.model.embedding
+    metadata = _common_metadata(loaded, "extractor") | {
+        "signver.input_size": json.dumps([HEIGHT, WIDTH]),
+        "signver.embedding": str(size),
+        "signver.threshold": repr(_verification_threshold(loaded)),
+        "signver.preprocessing": json.dumps(
+            {
+                "outside": "grey; ink is at or below Otsu's threshold; cut to the ink, 0.2 % of it left out "
+                f"on each side; averaged by area into {HEIGHT - 2 * MARGIN}x{WIDTH - 2 * MARGIN}, aspect "
+                f"ratio kept, centred in {HEIGHT}x{WIDTH}; 1 is ink, 0 is paper"
+            }
+        ),
+    }
+    spec = tf.TensorSpec([None, HEIGHT, WIDTH, 1], tf.float32, name="image")
+    model, _proto = tf2onnx.convert.from_function(
+        tf.function(lambda image: loaded.model(image, training=False), input_signature=[spec]),
+        input_signature=[spec],
+        opset=OPSET,
+        output_path=None,
+    )
+    shapes: dict[str, list[int | str]] = {"image": ["batch", HEIGHT, WIDTH, 1], "embedding": ["batch", size]}
+    return _write(model, output, ["image"], ["embedding"], shapes, metadata, weight_bytes(loaded.model))
+
+
+def _verification_threshold(loaded: LoadedModel) -> float:
+    """The cosine at the equal error rate of the run's validation writers, at the evaluation that was best."""
+    path = _model_dir(loaded) / "metrics.jsonl"
+    lines = (
+        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    )
+    found = [line for line in lines if line["phase"] == "eval" and line.get("threshold_skilled") is not None]
+    if not found:
+        raise UserError(
+            f"{path}: no evaluation with forgeries, so no threshold; train with --mode=train_and_eval on a "
+            "set that has them."
+        )
+    return float(min(found, key=lambda line: line["eer_skilled"])["threshold_skilled"])
 
 
 def _convert_cleaner(

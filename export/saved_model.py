@@ -113,6 +113,18 @@ def save_cleaner(loaded: LoadedModel, output: str | os.PathLike[str]) -> pathlib
     return target
 
 
+def save_extractor(loaded: LoadedModel, output: str | os.PathLike[str]) -> pathlib.Path:
+    """Writes an extractor's SavedModel.
+
+    Signature `serving_default`: `image`, float32 [batch, 96, 256, 1] as `training.extractor.preprocessing`
+    makes it, to `embedding`, float32 [batch, d] of length 1.
+
+    Raises:
+      UserError: as `save`.
+    """
+    return save_cleaner(loaded, output)
+
+
 def _free_folder(output: str | os.PathLike[str]) -> pathlib.Path:
     target = pathlib.Path(output)
     if (

@@ -3,7 +3,7 @@
 #
 #   scripts/train_1hpu.sh [--dry-run] MODEL [arguments of training.train ...]
 #
-# MODEL is detector or cleaner. DEVICE=cpu runs the same on a processor with the tiny model of smoke.yaml.
+# MODEL is detector, cleaner or extractor. DEVICE=cpu runs the same on a processor with the tiny model of smoke.yaml.
 # HABANA_VISIBLE_MODULES=3 takes card 3. More in scripts/train_8hpu.sh --help.
 set -euo pipefail
 case ${1:---help} in

@@ -6,7 +6,7 @@ usage() {
   cat <<'TEXT'
 usage: scripts/train_8hpu.sh [--dry-run] MODEL [arguments of training.train ...]
 
-MODEL is detector or cleaner; its config is configs/MODEL/8hpu.yaml. More arguments go to
+MODEL is detector, cleaner or extractor; its config is configs/MODEL/8hpu.yaml. More arguments go to
 `python -m training.train`, for example
 
   scripts/train_8hpu.sh detector --model_dir=runs/detector
@@ -48,13 +48,14 @@ while [ $# -gt 0 ]; do
     *) break ;;
   esac
 done
-[ $# -gt 0 ] || wrong "which MODEL? detector or cleaner"
+[ $# -gt 0 ] || wrong "which MODEL? detector, cleaner or extractor"
 model=$1
 shift
 case $model in
   detector) experiment=retinanet_signverod ;;
   cleaner) experiment=cleaner_unet ;;
-  *) wrong "unknown MODEL '$model': detector or cleaner" ;;
+  extractor) experiment=extractor_metric ;;
+  *) wrong "unknown MODEL '$model': detector, cleaner or extractor" ;;
 esac
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

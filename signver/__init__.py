@@ -3,6 +3,17 @@
 from signver.cleaner import Cleaner
 from signver.detector import Detections, Detector
 from signver.errors import SignVerError
+from signver.extractor import MetricExtractor
+from signver.matcher import Matcher
 from signver.visualization import get_image_crops, visualize_boxes
 
-__all__ = ["Cleaner", "Detections", "Detector", "SignVerError", "get_image_crops", "visualize_boxes"]
+__all__ = [
+    "Cleaner",
+    "Detections",
+    "Detector",
+    "Matcher",
+    "MetricExtractor",
+    "SignVerError",
+    "get_image_crops",
+    "visualize_boxes",
+]

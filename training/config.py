@@ -28,6 +28,7 @@ EXPERIMENTS: dict[str, str] = {
     "retinanet_signverod": "training.detector.experiment:experiment",
     "cleaner_autoencoder": "training.cleaner.experiment:autoencoder_experiment",
     "cleaner_unet": "training.cleaner.experiment:unet_experiment",
+    "extractor_metric": "training.extractor.experiment:metric_experiment",
 }
 
 

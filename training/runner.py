@@ -35,7 +35,7 @@ from training.files import atomic_file
 
 MODES = ("train", "eval", "train_and_eval")
 # Figures that the line after an evaluation shows; metrics.jsonl holds all.
-_SHOWN = ("AP", "AP50", "psnr", "ssim", "ink_f1", "ink_f1_untouched")
+_SHOWN = ("AP", "AP50", "psnr", "ssim", "ink_f1", "ink_f1_untouched", "eer_skilled", "eer_random")
 
 
 class TrainingDivergedError(UserError):

@@ -55,6 +55,21 @@ def pages(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def writers(tmp_path_factory):
+    """Genuine and forged signatures of four writers, and of three held out."""
+    folder = tmp_path_factory.mktemp("writers") / "set"
+    pages = [
+        signatures.synthesize(0, writer, number, label)
+        for writer in range(7)
+        for label, count in ((signatures.GENUINE, 3), (signatures.FORGED, 2))
+        for number in range(count)
+    ]
+    splits = {"train": pages[:20], "eval": pages[20:]}
+    tfrecord.write_dataset(folder, splits, signatures.CLASSES, shards={"train": 2, "eval": 1}, source="test")
+    return folder
+
+
 def environment():
     kept = {key: value for key, value in os.environ.items() if not key.startswith("OMPI_")}
     return kept | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"}
@@ -136,6 +151,20 @@ def test_ranks_hold_one_model_and_the_chief_alone_writes(data, tmp_path):
     alone = evaluate("cleaner_unet", tmp_path)
     for key in ("psnr", "ssim", "ink_f1", "ink_f1_untouched"):
         assert alone[key] == pytest.approx(figures[0][key], rel=1e-4)
+
+
+def test_ranks_hold_one_extractor_and_its_figures_are_those_of_one_process(writers, tmp_path):
+    steps = {
+        "task": {"train_data": {"global_batch_size": 6}},
+        "trainer": {"train_steps": 4},
+        "schedule": {"evaluations": 1, "checkpoints": 1},
+    }
+    values, figures = ranks(2, "extractor_metric", tmp_path, settings(writers, steps))
+    assert spread(values) == 0.0
+    assert figures[0] == figures[1]
+    alone = evaluate("extractor_metric", tmp_path)
+    for key in ("eer_skilled", "eer_random", "auc_skilled"):
+        assert alone[key] == pytest.approx(figures[0][key], abs=0.01)
 
 
 def test_without_averaging_the_ranks_drift_apart(data, tmp_path):

@@ -43,7 +43,7 @@ def main():
         return built[-1]
 
     runner._build_runner = remember
-    folder = {"retinanet_signverod": "detector"}.get(name, "cleaner")
+    folder = name.partition("_")[0].replace("retinanet", "detector")
     experiment = config.load(name, [str(ROOT / f"configs/{folder}/smoke.yaml")], override)
     figures = runner.run(name, experiment, "train_and_eval", model_dir, "cpu")
     trainer = built[0].trainer

@@ -1,0 +1,191 @@
+"""Proof that an extractor's ONNX file computes what the trained model computes.
+
+Real or synthetic signatures go through the SDK's numpy preprocessing into the ONNX file and through the
+training's TensorFlow preprocessing into the model. Embeddings that are all alike prove nothing: enough
+signatures must be far from the first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+from export.validate import relative_difference
+from signver import MetricExtractor, SignVerError
+from signver.preprocessing import HEIGHT, WIDTH
+from training.errors import UserError
+from training.runner import LoadedModel
+
+# Largest difference of any coordinate of an embedding of length 1, and of the cosine of any two embeddings.
+VALUE_LIMIT = 1e-4
+COSINE_LIMIT = 1e-5
+# Random pixels: root mean square of the difference over the spread of the answer.
+RELATIVE_LIMIT = 5e-5
+# A signature counts where its cosine with the first differs from 1 by this much.
+APART = 0.05
+
+# float32 [n, 96, 256, 1] to float32 [n, d].
+Trained = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass
+class Report:
+    """What a validation found.
+
+    Attributes:
+      signatures: compared signatures.
+      apart: those whose embedding is far from the first one's.
+      value: largest difference of a coordinate.
+      cosine: largest difference of a cosine between two signatures.
+      relative: root mean square of the difference on random pixels, over the answer's spread.
+      failures: what makes it fail, one sentence each; empty when it passes.
+    """
+
+    signatures: int = 0
+    apart: int = 0
+    value: float = 0.0
+    cosine: float = 0.0
+    relative: float = 0.0
+    failures: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the file may be shipped."""
+        return not self.failures
+
+    def _checks(self) -> list[tuple[str, float, float]]:
+        return [
+            ("coordinate of an embedding", self.value, VALUE_LIMIT),
+            ("cosine of two signatures", self.cosine, COSINE_LIMIT),
+            ("random pixels, relative RMS", self.relative, RELATIVE_LIMIT),
+        ]
+
+    def judge(self, minimum: int) -> None:
+        """Fills `failures`."""
+        if self.apart < minimum:
+            self.failures.append(
+                f"only {self.apart} of {self.signatures} embeddings differ from the first, {minimum} are "
+                "needed: train longer or give more signatures; equal ones are equal whatever the weights."
+            )
+        for name, value, limit in self._checks():
+            if not value <= limit:
+                self.failures.append(f"{name}: differs by {value:.3g}; the limit is {limit:g}.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, with the limits beside the figures."""
+        limits = {"value": VALUE_LIMIT, "cosine": COSINE_LIMIT, "relative": RELATIVE_LIMIT}
+        return {**dataclasses.asdict(self), "passed": self.passed, "limits": limits}
+
+    def text(self) -> str:
+        """The report as a table."""
+        lines = [f"{self.signatures} signatures compared, {self.apart} apart from the first", ""]
+        lines += [f"{'largest difference':28} {'found':>12} {'limit':>12}"]
+        lines += [f"{name:28} {value:12.3g} {limit:12.3g}" for name, value, limit in self._checks()]
+        verdict = "PASSED" if self.passed else "FAILED"
+        return "\n".join([*lines, "", verdict, *(f"  {line}" for line in self.failures)])
+
+
+def validate_extractor(
+    loaded: LoadedModel,
+    onnx_file: str | os.PathLike[str],
+    images: Sequence[Image.Image],
+    minimum: int = 10,
+    seed: int = 0,
+) -> Report:
+    """Compares a trained extractor with its ONNX file.
+
+    Args:
+      loaded: the trained model.
+      onnx_file: what `python -m export onnx` wrote.
+      images: RGB signatures; pictures without ink are left out.
+      minimum: fewer signatures apart from the first fail.
+      seed: of the random pixels.
+
+    Raises:
+      UserError: no signature, or a file that is no extractor.
+    """
+    return compare(
+        lambda pixels: loaded.model(pixels, training=False).numpy(), onnx_file, images, minimum, seed
+    )
+
+
+def validate_saved_model(
+    saved_model: str | os.PathLike[str],
+    onnx_file: str | os.PathLike[str],
+    images: Sequence[Image.Image],
+    minimum: int = 10,
+    seed: int = 0,
+) -> Report:
+    """As `validate_extractor`, against a SavedModel.
+
+    Raises:
+      UserError: no signature, or a folder or file that is no extractor.
+    """
+    import tensorflow as tf
+
+    served = tf.saved_model.load(os.fspath(saved_model)).signatures["serving_default"]
+    (argument,), (result,) = served.structured_input_signature[1], served.structured_outputs
+
+    def trained(pixels: np.ndarray) -> np.ndarray:
+        return served(**{argument: tf.constant(pixels)})[result].numpy()
+
+    return compare(trained, onnx_file, images, minimum, seed)
+
+
+def compare(
+    trained: Trained,
+    onnx_file: str | os.PathLike[str],
+    images: Sequence[Image.Image],
+    minimum: int,
+    seed: int,
+) -> Report:
+    """The comparisons of this module's docstring; arguments as in `validate_extractor`."""
+    from training.extractor.preprocessing import normalise
+
+    try:
+        sdk = MetricExtractor().load(onnx_file)
+    except SignVerError as error:
+        raise UserError(f"--onnx {error}") from error
+    found, expected = [], []
+    for image in images:
+        try:
+            found.append(sdk.extract(image))
+        except SignVerError:
+            continue
+        pixels = normalise(np.asarray(image.convert("L"))).numpy()
+        expected.append(trained(pixels[np.newaxis, ..., np.newaxis])[0])
+    if not found:
+        raise UserError(
+            "validate: no signature to compare on; give --pages with single signatures or --synthetic."
+        )
+    ours, theirs = np.stack(found).astype(np.float64), np.stack(expected).astype(np.float64)
+    report = Report(signatures=len(ours))
+    report.value = _largest(ours - theirs)
+    report.cosine = _largest(ours @ ours.T - theirs @ theirs.T)
+    report.apart = int((theirs @ theirs[0] < 1 - APART).sum())
+    session = onnxruntime.InferenceSession(os.fspath(onnx_file), providers=["CPUExecutionProvider"])
+    noise = np.random.default_rng(seed).random((1, HEIGHT, WIDTH, 1), np.float32)
+    report.relative = relative_difference(session.run(["embedding"], {"image": noise})[0], trained(noise))
+    report.judge(minimum)
+    return report
+
+
+def synthetic_signatures(count: int, seed: int) -> list[Image.Image]:
+    """Signatures of as many synthetic writers."""
+    import io
+
+    from training.data import signatures
+
+    pages = [signatures.synthesize(seed, 400_000 + n, 0, signatures.GENUINE) for n in range(count)]
+    return [Image.open(io.BytesIO(page.image)).convert("RGB") for page in pages]
+
+
+def _largest(difference: np.ndarray) -> float:
+    value = float(np.abs(difference).max())
+    return value if np.isfinite(value) else float("inf")

@@ -1,0 +1,1 @@
+"""The extractor: signatures to embeddings whose distance tells genuine from forged."""

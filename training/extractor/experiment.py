@@ -1,0 +1,143 @@
+"""Config of the extractor: `extractor_metric`."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+from official.core import config_definitions
+from official.modeling import hyperparams, optimization
+
+from training.errors import UserError
+from training.experiment import Experiment, Schedule, trainer_defaults
+
+LOSS_NAMES = ("supervised_contrastive", "batch_hard_triplet", "contrastive")
+
+
+@dataclasses.dataclass
+class Jitter(hyperparams.Config):
+    """`input.Jitter` as a config section: how far a signature is changed in training."""
+
+    rotation: float = 3.0
+    shear: float = 0.06
+    scale: float = 0.1
+    shift: float = 0.02
+    fit: float = 0.04
+    stroke: float = 0.7
+    blur: float = 0.4
+    dirt: float = 0.2
+
+
+@dataclasses.dataclass
+class Persona(hyperparams.Config):
+    """`input.Persona` as a config section: how far a writer is changed into another one."""
+
+    mirror: float = 0.5
+    rotation: float = 5.0
+    slant: float = 0.25
+    stretch: float = 0.25
+    bend: float = 0.04
+
+
+@dataclasses.dataclass
+class ExtractorModel(hyperparams.Config):
+    """The network.
+
+    Attributes:
+      filters: of each level, from 48×128 down; the first is one convolution.
+      embedding: length of the embedding; 256 is what SignVer's index takes.
+      dropout: before the embedding.
+    """
+
+    filters: list[int] = dataclasses.field(default_factory=lambda: [24, 48, 96, 160])
+    embedding: int = 256
+    dropout: float = 0.2
+
+
+@dataclasses.dataclass
+class ExtractorTask(config_definitions.TaskConfig):
+    """What an extractor learns from.
+
+    Attributes:
+      model: see `ExtractorModel`.
+      jitter: see `Jitter`.
+      persona: see `Persona`.
+      loss: supervised_contrastive, batch_hard_triplet or contrastive (`training/extractor/losses.py`).
+      scale: sharpness of the first two: one over the temperature.
+      margin: as a cosine for the first, as a distance for the others.
+      skilled_weight: what a skilled forgery counts among the negatives.
+      genuine, forged: signatures of a writer in a batch; the global batch is a multiple of their sum.
+      train_data, validation_data: signature sets, see `python -m training.data convert signatures`.
+    """
+
+    model: ExtractorModel = dataclasses.field(default_factory=ExtractorModel)
+    jitter: Jitter = dataclasses.field(default_factory=Jitter)
+    persona: Persona = dataclasses.field(default_factory=Persona)
+    loss: str = "supervised_contrastive"
+    scale: float = 12.0
+    margin: float = 0.1
+    skilled_weight: float = 4.0
+    genuine: int = 4
+    forged: int = 2
+    train_data: config_definitions.DataConfig = dataclasses.field(
+        default_factory=lambda: config_definitions.DataConfig(
+            input_path="data/signatures/train*", is_training=True, global_batch_size=72
+        )
+    )
+    validation_data: config_definitions.DataConfig = dataclasses.field(
+        default_factory=lambda: config_definitions.DataConfig(
+            input_path="data/signatures/eval*", is_training=False, global_batch_size=72, drop_remainder=False
+        )
+    )
+
+
+def metric_experiment() -> Experiment:
+    """`extractor_metric`: embeddings whose cosine tells genuine from forged."""
+    trainer = trainer_defaults()
+    trainer.best_checkpoint_eval_metric = "eer_skilled"
+    trainer.best_checkpoint_metric_comp = "lower"
+    trainer.optimizer_config = optimization.OptimizationConfig(
+        {"optimizer": {"type": "adam", "adam": {"global_clipnorm": 5.0}}}
+    )
+    return Experiment(
+        runtime=config_definitions.RuntimeConfig(
+            distribution_strategy="one_device", mixed_precision_dtype="auto"
+        ),
+        task=ExtractorTask(),
+        trainer=trainer,
+        schedule=Schedule(epochs=60.0, learning_rate=0.001, base_batch=72),
+    )
+
+
+def build_task(config: ExtractorTask) -> Any:
+    """Checks what only the whole config can tell, then builds the task.
+
+    Raises:
+      UserError: a loss or a size that makes no model.
+    """
+    from training.extractor.task import Extractor
+
+    if config.loss not in LOSS_NAMES:
+        raise UserError(f"task.loss must be one of {', '.join(LOSS_NAMES)}, found '{config.loss}'.")
+    if config.genuine < 2 or config.forged < 0:
+        raise UserError(
+            f"task.genuine must be at least 2 and task.forged at least 0, found {config.genuine} and "
+            f"{config.forged}: a loss compares signatures of one writer."
+        )
+    filters = list(config.model.filters)
+    if not 1 <= len(filters) <= 4 or min(filters) < 1 or config.model.embedding < 2:
+        raise UserError(
+            f"task.model.filters must be 1 to 4 positive numbers, found {filters}: 48×128 can be halved so "
+            "often; task.model.embedding starts at 2."
+        )
+    if config.skilled_weight <= 0 or config.scale <= 0:
+        raise UserError("task.skilled_weight and task.scale must be positive.")
+    return Extractor(config)
+
+
+def sample_data(folder: pathlib.Path, writers: int = 24) -> str:
+    """Writes synthetic signatures; returns their input_path."""
+    from training.data.signatures import write_samples
+
+    return write_samples(folder, writers)

@@ -1,0 +1,86 @@
+"""Trivial cues that may tell genuine from forged without any look at the hand: a warning, not a method.
+
+Where one of them does well, the set leaks: the two kinds came from different pens, papers or scanners.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from training.extractor.input import SignatureSet
+from training.extractor.metrics import Scores, area_under_curve
+
+# Cues of the image as it was scanned, and of what the network sees.
+RAW = ("ink grey", "paper grey", "dark share", "aspect")
+NORMALISED = ("ink share", "stroke width")
+
+
+def raw_cues(input_path: str) -> dict[str, np.ndarray]:
+    """`RAW` cues of each record, float64 [n], in file order."""
+    rows = [list(_raw(image)) for image in _images(input_path)]
+    return {name: np.array([row[number] for row in rows]) for number, name in enumerate(RAW)}
+
+
+def normalised_cues(signatures: SignatureSet) -> dict[str, np.ndarray]:
+    """`NORMALISED` cues of each signature, float64 [n]."""
+    shares, widths = [], []
+    for image in signatures.images:
+        ink = (image > 127).astype(np.uint8)
+        edge = cv2.morphologyEx(ink, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8), borderValue=0)
+        shares.append(image.mean() / 255)
+        # A stroke of width w and length l has area w·l and, for the 3×3 gradient, about 4·l edge pixels.
+        widths.append(4 * ink.sum() / max(1, int(edge.sum())))
+    return {"ink share": np.array(shares), "stroke width": np.array(widths)}
+
+
+def leak(cue: np.ndarray, forged: np.ndarray) -> float:
+    """AUC of a cue for "forged", whichever way it points: 0.5 tells nothing, 1 everything."""
+    auc = area_under_curve(cue[forged], cue[~forged])
+    return max(auc, 1 - auc)
+
+
+def cue_scores(cue: np.ndarray, writers: np.ndarray, forged: np.ndarray) -> list[Scores]:
+    """Pairs scored by how little the cue differs, as `metrics.pair_scores` scores them by embeddings."""
+    found = []
+    for writer in np.unique(writers):
+        own = cue[(writers == writer) & ~forged]
+        if len(own) < 2:
+            continue
+        first, second = np.triu_indices(len(own), 1)
+        skilled = cue[(writers == writer) & forged]
+        others = cue[(writers != writer) & ~forged]
+        found.append(
+            Scores(
+                int(writer),
+                -np.abs(own[first] - own[second]),
+                -np.abs(own[:, np.newaxis] - skilled).ravel(),
+                -np.abs(own[:, np.newaxis] - others).ravel(),
+            )
+        )
+    return found
+
+
+def _images(input_path: str) -> Iterator[np.ndarray]:
+    from training.data import tfrecord
+
+    for page in tfrecord.read_pages(input_path):
+        with Image.open(io.BytesIO(page.image)) as image:
+            yield np.asarray(image.convert("L"))
+
+
+def _raw(grey: np.ndarray) -> tuple[float, float, float, float]:
+    threshold, _ = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    ink = grey <= threshold
+    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
+    height, width = (np.ptp(places) + 1 if places.size else 1 for places in (rows, columns))
+    return (
+        float(grey[ink].mean()) if ink.any() else 0.0,
+        float(grey[~ink].mean()) if (~ink).any() else 255.0,
+        float(ink.mean()),
+        float(width / height),
+    )
