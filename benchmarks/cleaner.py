@@ -111,7 +111,7 @@ def train(
 
 
 def images_a_second(name: str, data: pathlib.Path, model_dir: pathlib.Path, seed: int) -> float:
-    """Training speed after the first steps, measured for a minute and a half, on a busy machine for longer."""
+    """Training speed after the first steps, measured for a minute and a half, or longer if need be."""
     for _ in range(5):
         train(name, data, model_dir, "trainer: {train_steps: 100000, steps_per_loop: 5}", seed, timeout=90)
         lines = [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]

@@ -53,6 +53,7 @@ examples:
   python -m export onnx --saved_model=cleaner_by_signver --output=cleaner.onnx
   python -m export report --model_dir=runs/detector --onnx=runs/detector/detector.onnx --data=data \\
       --output=report.html
+  python -m export siamese --checkpoint=convnet_best_loss.pt --output=verifier.onnx
 """
 
 
@@ -103,6 +104,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     validate.add_argument("--seed", type=int, default=0)
     validate.add_argument("--output", type=pathlib.Path, help="JSON report")
     _add_report(commands)
+    _add_siamese(commands)
     return parser.parse_args(arguments)
 
 
@@ -110,6 +112,17 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
     from export import report
 
     report.add_arguments(commands.add_parser("report", help="one HTML page on a run"))
+
+
+def _add_siamese(commands: argparse._SubParsersAction) -> None:
+    from export import siamese
+
+    siamese.add_arguments(
+        commands.add_parser(
+            "siamese",
+            help="a PyTorch Siamese verifier as ONNX for the .NET SDK; exit code 1 when they differ",
+        )
+    )
 
 
 def main() -> int:
@@ -120,6 +133,10 @@ def main() -> int:
         from export import report
 
         return report.run(arguments)
+    if arguments.command == "siamese":
+        from export import siamese
+
+        return siamese.run(arguments)
     if arguments.command == "validate":
         return _validate(arguments)
     return _convert(arguments)

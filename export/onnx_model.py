@@ -14,17 +14,15 @@ import onnx
 import tensorflow as tf
 import tf2onnx
 
+from export.onnx_files import FORMAT, IR_VERSION, OPSET, PRODUCER
 from export.saved_model import DETECTOR_OUTPUTS, DetectorModule
 from training import record
 from training.cleaner.noise import SIDE
 from training.errors import UserError
-from training.extractor.preprocessing import HEIGHT, MARGIN, WIDTH
+from training.extractor.preprocessing import HEIGHT, MARGIN, OUTSIDE, WIDTH
 from training.files import atomic_file, sha256
 from training.runner import LoadedModel
 
-# Opset 17 and IR 8 load in ONNX Runtime from 1.14 on, the oldest that .NET users are known to run.
-OPSET = 17
-IR_VERSION = 8
 # A file may be this much larger than the weights in it: graph, names and metadata.
 SIZE_LIMIT = 1.1
 # And by this much, which a model of a few thousand weights needs for its graph.
@@ -152,9 +150,10 @@ def convert_extractor(
         "signver.threshold": repr(_verification_threshold(loaded)),
         "signver.preprocessing": json.dumps(
             {
-                "outside": "grey; ink is at or below Otsu's threshold; cut to the ink, 0.2 % of it left out "
-                f"on each side; averaged by area into {HEIGHT - 2 * MARGIN}x{WIDTH - 2 * MARGIN}, aspect "
-                f"ratio kept, centred in {HEIGHT}x{WIDTH}; 1 is ink, 0 is paper"
+                "outside": "grey; ink is at or below Otsu's threshold; cut to the ink, "
+                f"{OUTSIDE:.1%} of it left out on each side; averaged by area into "
+                f"{HEIGHT - 2 * MARGIN}x{WIDTH - 2 * MARGIN}, aspect ratio kept, "
+                f"centred in {HEIGHT}x{WIDTH}; 1 is ink, 0 is paper"
             }
         ),
     }
@@ -214,11 +213,11 @@ def _write(
     _set_shapes(model, shapes)
     _modernise_resize(model)
     model.ir_version = IR_VERSION
-    model.producer_name, model.producer_version = "signver-harness", ""
+    model.producer_name, model.producer_version = PRODUCER, ""
     model.graph.name, model.graph.doc_string = metadata["signver.model"], ""
     _share_initializers(model)
     _number_names(model)
-    onnx.helper.set_model_props(model, {"signver.format": "1", **metadata})
+    onnx.helper.set_model_props(model, {"signver.format": FORMAT, **metadata})
     onnx.checker.check_model(model, full_check=True)
     _check_size(model, weights)
     target = pathlib.Path(output)

@@ -4,12 +4,18 @@
 #   scripts/test.sh                     # everything
 #   scripts/test.sh -m 'not slow'       # what takes seconds
 #   scripts/test.sh tests/signver -x
+#
+# SIGNVER_TEST_TORCH=yes   installs PyTorch too, so that the tests of `export siamese` run instead of skipping
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 scripts/setup.sh
 # The whole run also tests several processes, where Horovod can be had; without it those tests skip.
 [ $# -gt 0 ] || scripts/install_horovod.sh || echo 'no Horovod: the tests of several ranks will be skipped' >&2
+if [ $# -eq 0 ] && [ "${SIGNVER_TEST_TORCH:-no}" = yes ]; then
+  "${VENV:-$PWD/.venv}/bin/python" -m pip install -qq --disable-pip-version-check -r requirements/siamese.txt ||
+    echo 'no PyTorch: the tests of the Siamese export will be skipped' >&2
+fi
 export PATH="${VENV:-$PWD/.venv}/bin:$PATH" TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}
 
 failed=()

@@ -5,6 +5,7 @@ from signver.detector import Detections, Detector
 from signver.errors import SignVerError
 from signver.extractor import MetricExtractor
 from signver.matcher import Matcher
+from signver.siamese import SiameseVerifier
 from signver.visualization import get_image_crops, visualize_boxes
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Detector",
     "Matcher",
     "MetricExtractor",
+    "SiameseVerifier",
     "SignVerError",
     "get_image_crops",
     "visualize_boxes",
