@@ -34,6 +34,12 @@ EXPORTS: dict[str, dict[str, str]] = {
     "cleaner_autoencoder": _CLEANER,
     "cleaner_unet": _CLEANER,
     "extractor_metric": _EXTRACTOR,
+    "extractor_siamese": {
+        "saved_model": "export.saved_model:save_extractor",
+        "onnx": "export.onnx_model:convert_siamese",
+        "validate": "export.validate_extractor:validate_siamese",
+        "samples": "export.validate_extractor:synthetic_signatures",
+    },
 }
 # What `validate --saved_model` compares with, by the `signver.model` of the ONNX file.
 SAVED_MODELS = {

@@ -168,6 +168,47 @@ def convert_extractor(
     return _write(model, output, ["image"], ["embedding"], shapes, metadata, weight_bytes(loaded.model))
 
 
+def convert_siamese(loaded: LoadedModel, output: str | os.PathLike[str], **_: Any) -> pathlib.Path:
+    """Writes a Siamese verifier as ONNX, with the names and shapes that the .NET SDK loads.
+
+    `input0`, `input1` uint8 [150, 220] to `output0`, `output1` float32 [1, 2048], the embeddings, and
+    `output2` float32 [1, 1], the logit of "forged".
+
+    Args:
+      loaded: the trained model.
+      output: file to write.
+
+    Raises:
+      UserError: the file cannot be written, or it is larger than its weights explain.
+    """
+    from training.extractor.siamese import EMBEDDING, INPUT
+
+    signature = [tf.TensorSpec(INPUT, tf.uint8, name=name) for name in ("input0", "input1")]
+
+    def compare(input0: tf.Tensor, input1: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        both = tf.cast(tf.stack([input0, input1]), tf.float32)[..., tf.newaxis] / 255.0
+        found = loaded.model(both, training=False)
+        logit = found[:1, EMBEDDING : EMBEDDING + 1] + found[1:, EMBEDDING + 1 :]
+        return found[:1, :EMBEDDING], found[1:, :EMBEDDING], logit
+
+    model, _proto = tf2onnx.convert.from_function(
+        tf.function(compare, input_signature=signature),
+        input_signature=signature,
+        opset=OPSET,
+        output_path=None,
+    )
+    metadata = _common_metadata(loaded, "siamese") | {
+        "signver.head": "concatenated embeddings",
+        "signver.input_size": json.dumps(list(INPUT)),
+        "signver.threshold": repr(_verification_threshold(loaded)),
+        "signver.decision": "cosine of output0 and output1; output2 is the logit of forged",
+    }
+    shapes: dict[str, list[int | str]] = {"input0": list(INPUT), "input1": list(INPUT)}
+    shapes |= {"output0": [1, EMBEDDING], "output1": [1, EMBEDDING], "output2": [1, 1]}
+    names = (["input0", "input1"], ["output0", "output1", "output2"])
+    return _write(model, output, *names, shapes, metadata, weight_bytes(loaded.model))
+
+
 def _verification_threshold(loaded: LoadedModel) -> float:
     """The cosine at the equal error rate of the run's validation writers, at the evaluation that was best."""
     path = _model_dir(loaded) / "metrics.jsonl"

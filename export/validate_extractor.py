@@ -138,6 +138,72 @@ def validate_saved_model(
     return compare(trained, onnx_file, images, minimum, seed)
 
 
+def validate_siamese(
+    loaded: LoadedModel,
+    onnx_file: str | os.PathLike[str],
+    images: Sequence[Image.Image],
+    minimum: int = 10,
+    seed: int = 0,
+) -> Report:
+    """As `validate_extractor`, for a trained Siamese verifier: each signature is paired with the one before.
+
+    Both preprocessings take part, the SDK's in numpy and the training's. Embeddings and logit count together.
+
+    Raises:
+      UserError: fewer than two signatures, or a file that is no such verifier.
+    """
+    from signver import siamese as sdk
+    from training.extractor.siamese import EMBEDDING, prepare
+
+    session = open_session(onnx_file, "siamese")
+    pixels = []
+    for image in images:
+        try:
+            pixels.append((sdk.prepare(image), prepare(np.asarray(image.convert("L")))))
+        except SignVerError:
+            continue
+    if len(pixels) < 2:
+        raise UserError("validate: fewer than two signatures to compare on; give --pages or --synthetic.")
+
+    def ours(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+        first, second, logit = session.run(["output0", "output1", "output2"], {"input0": one, "input1": two})
+        return np.concatenate([first[0], second[0], logit[0]])
+
+    def theirs(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+        batch = np.stack([one, two])[..., np.newaxis].astype(np.float32) / 255
+        found = loaded.model(batch, training=False).numpy()
+        logit = found[0, EMBEDDING] + found[1, EMBEDDING + 1]
+        return np.concatenate([found[0, :EMBEDDING], found[1, :EMBEDDING], [logit]])
+
+    pairs = [(pixels[n], pixels[n - 1]) for n in range(len(pixels))]
+    found = np.stack([ours(one[0], two[0]) for one, two in pairs]).astype(np.float64)
+    expected = np.stack([theirs(one[1], two[1]) for one, two in pairs]).astype(np.float64)
+    report = Report(signatures=len(pixels))
+    report.value = _largest(found - expected)
+    cosines = [_cosine(v[:, :EMBEDDING], v[:, EMBEDDING : 2 * EMBEDDING]) for v in (found, expected)]
+    report.cosine = _largest(cosines[0] - cosines[1])
+    unit = expected[:, :EMBEDDING]
+    report.apart = int((_cosine(unit, unit[:1]) < 1 - APART).sum())
+    noise = np.random.default_rng(seed).integers(0, 256, (2, *sdk.INPUT), np.uint8)
+    report.relative = relative_difference(ours(*noise), theirs(*noise))
+    report.judge(minimum)
+    return report
+
+
+def open_session(onnx_file: str | os.PathLike[str], kind: str) -> onnxruntime.InferenceSession:
+    """A session of a file of this kind.
+
+    Raises:
+      UserError: the file is missing, damaged or of another kind.
+    """
+    from signver.model_file import open_model
+
+    try:
+        return open_model(onnx_file, kind)[0]
+    except SignVerError as error:
+        raise UserError(f"--onnx {error}") from error
+
+
 def compare(
     trained: Trained,
     onnx_file: str | os.PathLike[str],
@@ -184,6 +250,11 @@ def synthetic_signatures(count: int, seed: int) -> list[Image.Image]:
 
     pages = [signatures.synthesize(seed, 400_000 + n, 0, signatures.GENUINE) for n in range(count)]
     return [Image.open(io.BytesIO(page.image)).convert("RGB") for page in pages]
+
+
+def _cosine(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
+    return (one * two).sum(1) / np.maximum(lengths, 1e-12)
 
 
 def _largest(difference: np.ndarray) -> float:

@@ -29,6 +29,7 @@ EXPERIMENTS: dict[str, str] = {
     "cleaner_autoencoder": "training.cleaner.experiment:autoencoder_experiment",
     "cleaner_unet": "training.cleaner.experiment:unet_experiment",
     "extractor_metric": "training.extractor.experiment:metric_experiment",
+    "extractor_siamese": "training.extractor.experiment:siamese_experiment",
 }
 
 

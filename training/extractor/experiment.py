@@ -27,6 +27,7 @@ class Jitter(hyperparams.Config):
     stroke: float = 0.7
     blur: float = 0.4
     dirt: float = 0.2
+    refit: bool = True
 
 
 @dataclasses.dataclass
@@ -110,6 +111,29 @@ def metric_experiment() -> Experiment:
     )
 
 
+@dataclasses.dataclass
+class SiameseTask(ExtractorTask):
+    """What a Siamese verifier learns from: an `ExtractorTask` without `model`, which is fixed.
+
+    Attributes:
+      head_weight: of the loss of the head, which says "forged" of a pair, beside that of the embeddings.
+    """
+
+    head_weight: float = 0.2
+
+
+def siamese_experiment() -> Experiment:
+    """`extractor_siamese`: the architecture whose ONNX file the .NET SDK loads, for pictures of 150×220."""
+    experiment = metric_experiment()
+    task = SiameseTask()
+    # The preprocessing keeps the size of the signature, so training must not fit it into the picture.
+    task.jitter.refit = False
+    task.persona = Persona(mirror=0.5, rotation=2.0, slant=0.15, stretch=0.1, bend=0.03)
+    experiment.task = task
+    experiment.schedule.learning_rate = 0.0005
+    return experiment
+
+
 def build_task(config: ExtractorTask) -> Any:
     """Checks what only the whole config can tell, then builds the task.
 
@@ -117,6 +141,9 @@ def build_task(config: ExtractorTask) -> Any:
       UserError: a loss or a size that makes no model.
     """
     from training.extractor.task import Extractor
+
+    if isinstance(config, SiameseTask):
+        from training.extractor.siamese import Siamese as Extractor
 
     if config.loss not in LOSS_NAMES:
         raise UserError(f"task.loss must be one of {', '.join(LOSS_NAMES)}, found '{config.loss}'.")

@@ -9,7 +9,8 @@ step among them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -20,9 +21,11 @@ from training.data.signatures import FORGED
 from training.errors import UserError
 from training.extractor.preprocessing import HEIGHT, MARGIN, WIDTH, normalise
 
+# Grey uint8 [h, w] of one signature to the uint8 pixels that a network sees.
+Prepare = Callable[[np.ndarray], np.ndarray]
+
 _FEWEST_GENUINE = 2
 _INK = 40
-_GRID = np.stack(np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT)), axis=-1).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +33,7 @@ class SignatureSet:
     """All signatures of a data set, normalised.
 
     Attributes:
-      images: uint8 [n, 96, 256], 255 where all is ink.
+      images: uint8 [n, 96, 256], 255 where all is ink; another size where another network asks for it.
       writers: int32 [n], index into `names`.
       forged: bool [n]; a forgery stands under the writer that it imitates.
       names: the writers.
@@ -61,6 +64,8 @@ class Jitter:
       stroke: probability of a thicker or thinner pen.
       blur: probability of a coarser scan.
       dirt: probability of specks and of a piece cut out.
+      refit: fits the changed ink into the picture again, as `preprocessing.normalise` does; false where the
+        network's preprocessing keeps the size.
     """
 
     rotation: float = 3.0
@@ -71,6 +76,7 @@ class Jitter:
     stroke: float = 0.7
     blur: float = 0.4
     dirt: float = 0.2
+    refit: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +101,12 @@ class Persona:
     bend: float = 0.04
 
 
-def load_set(input_path: str) -> SignatureSet:
+def load_set(input_path: str, prepare: Prepare | None = None) -> SignatureSet:
     """Decodes and normalises every signature of a data set once; 25 kB of memory each.
+
+    Args:
+      input_path: the set.
+      prepare: grey uint8 [h, w] to uint8 pixels of one size, all 0 without ink; `normalise` by default.
 
     Raises:
       UserError: no data, or a record without ink.
@@ -110,18 +120,18 @@ def load_set(input_path: str) -> SignatureSet:
         forged.append(any(box.label == FORGED for box in page.boxes))
         files.append(page.name)
 
-    def prepare(image: tf.Tensor) -> tf.Tensor:
+    def decode(image: tf.Tensor) -> tf.Tensor:
         grey = tf.io.decode_image(image, channels=1, expand_animations=False)[..., 0]
-        return tf.cast(tf.round(normalise(grey) * 255), tf.uint8)
+        if prepare is None:
+            return tf.cast(tf.round(normalise(grey) * 255), tf.uint8)
+        return tf.numpy_function(prepare, [grey], tf.uint8)
 
-    data = tf.data.Dataset.from_tensor_slices(encoded).map(prepare, tf.data.AUTOTUNE)
-    images = np.empty((len(encoded), HEIGHT, WIDTH), np.uint8)
-    for number, image in enumerate(data.as_numpy_iterator()):
-        images[number] = image
-        if not image.any():
-            raise UserError(
-                f"{input_path}: {files[number]} has no ink on it; run `python -m training.data check`."
-            )
+    data = tf.data.Dataset.from_tensor_slices(encoded).map(decode, tf.data.AUTOTUNE)
+    images = np.stack(list(data.as_numpy_iterator()))
+    for number in np.flatnonzero(~images.any(axis=(1, 2))):
+        raise UserError(
+            f"{input_path}: {files[number]} has no ink on it; run `python -m training.data check`."
+        )
     names = tuple(sorted(set(writers)))
     place = {name: number for number, name in enumerate(names)}
     return SignatureSet(
@@ -202,11 +212,11 @@ def training_batches(
         strict=False,
     )
     while True:
-        images = np.empty((here * each, HEIGHT, WIDTH, 1), np.uint8)
+        images = np.empty((here * each, *signatures.images.shape[1:], 1), np.uint8)
         numbers = np.empty(here * each, np.int64)
         for visit in range(here):
             chosen, position = next(source)
-            look = draw_look(persona, np.random.default_rng([seed, position]))
+            look = draw_look(persona, np.random.default_rng([seed, position]), signatures.images.shape[1:])
             for place, number in enumerate(chosen):
                 slot = visit * each + place
                 numbers[slot] = number
@@ -225,23 +235,23 @@ class Look:
 
     Attributes:
       matrix: float64 [2, 2].
-      bend: float32 [96, 256, 2], pixels by which each point is moved.
+      bend: float32 [height, width, 2], pixels by which each point is moved.
     """
 
     matrix: np.ndarray
     bend: np.ndarray
 
 
-def draw_look(persona: Persona, rng: np.random.Generator) -> Look:
-    """Makes another writer out of the next one."""
+def draw_look(persona: Persona, rng: np.random.Generator, shape: tuple[int, ...] = (HEIGHT, WIDTH)) -> Look:
+    """Makes another writer out of the next one, for pictures of this height and width."""
     angle, slope = np.deg2rad(rng.normal(0, persona.rotation)), rng.normal(0, persona.slant)
     stretch = np.exp(rng.uniform(-persona.stretch, persona.stretch))
     matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = matrix @ np.array([[1, slope], [0, 1]]) @ np.diag([stretch, 1 / stretch])
     if rng.random() < persona.mirror:
         matrix = matrix @ np.diag([-1.0, 1.0])
-    coarse = rng.normal(0, persona.bend * HEIGHT, (4, 7, 2)).astype(np.float32)
-    return Look(matrix, cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC))
+    coarse = rng.normal(0, persona.bend * shape[0], (4, 7, 2)).astype(np.float32)
+    return Look(matrix, cv2.resize(coarse, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC))
 
 
 def change(
@@ -276,19 +286,26 @@ def _move(image: np.ndarray, jitter: Jitter, rng: np.random.Generator, look: Loo
     matrix = matrix @ np.array([[1, slope], [0, 1]]) @ np.diag([across, down])
     if look is not None:
         matrix = matrix @ look.matrix
-    size = np.array([WIDTH, HEIGHT])
+    size = np.array(image.shape[::-1])
     rows, columns = np.nonzero(image > _INK)
     if not rows.size:
         return image
     moved = np.column_stack([columns, rows])[:: max(1, rows.size // 512)] @ matrix.T
     low, high = moved.min(axis=0), moved.max(axis=0)
-    fit = np.min((size - 2 * MARGIN) / np.maximum(high - low, 1)) * (1 - abs(rng.normal(0, jitter.fit)))
+    fit = np.min((size - 2 * MARGIN) / np.maximum(high - low, 1))
+    fit = (fit if jitter.refit else min(fit, 1.0)) * (1 - abs(rng.normal(0, jitter.fit)))
     centre = size / 2 + rng.uniform(-jitter.shift, jitter.shift, 2) * size
     matrix = matrix * fit
     affine = np.column_stack([matrix, centre - fit * (low + high) / 2])
     if look is None:
-        return cv2.warpAffine(image, affine, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR)
+        return cv2.warpAffine(image, affine, image.shape[::-1], flags=cv2.INTER_LINEAR)
     back = cv2.invertAffineTransform(affine).astype(np.float32)
-    target = _GRID + look.bend
+    target = _grid(*image.shape) + look.bend
     source = target @ back[:, :2].T + back[:, 2]
     return cv2.remap(image, source, None, cv2.INTER_LINEAR)
+
+
+@functools.lru_cache(maxsize=4)
+def _grid(height: int, width: int) -> np.ndarray:
+    """Column and row of each pixel, float32 [height, width, 2]."""
+    return np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)

@@ -70,6 +70,24 @@ def contrastive(
     return mean(tf.square(distance), positive) + mean(apart, other) + skilled * mean(apart, skilled_pairs)
 
 
+def pair_cross_entropy(logits: tf.Tensor, writers: tf.Tensor, forged: tf.Tensor) -> tf.Tensor:
+    """Cross entropy of "forged" over ordered pairs: genuine pairs against forgeries and other writers.
+
+    Args:
+      logits: float32 [b, b], of the pair (row, column).
+      writers, forged: see the module.
+    """
+    positive, skilled_pairs, genuine = _pairs(writers, forged)
+    different = tf.cast(writers[:, tf.newaxis] != writers[tf.newaxis], tf.float32)
+    other = different * genuine[:, tf.newaxis] * genuine[tf.newaxis]
+
+    def mean(mask: tf.Tensor, truth: float) -> tf.Tensor:
+        each = tf.nn.sigmoid_cross_entropy_with_logits(truth * tf.ones_like(logits), logits)
+        return tf.reduce_sum(each * mask) / tf.maximum(tf.reduce_sum(mask), 1.0)
+
+    return mean(positive, 0.0) + 0.5 * mean(skilled_pairs, 1.0) + 0.5 * mean(other, 1.0)
+
+
 LOSSES: dict[str, Callable[..., tf.Tensor]] = {
     "supervised_contrastive": supervised_contrastive,
     "batch_hard_triplet": batch_hard_triplet,

@@ -10,6 +10,9 @@ from training.extractor.preprocessing import HEIGHT, WIDTH
 
 layers = tf.keras.layers
 
+# A short memory: evaluations must be right after a hundred steps too.
+_MOMENTUM = 0.9
+
 
 def extractor(
     filters: Sequence[int] = (24, 48, 96, 160), embedding: int = 256, dropout: float = 0.2
@@ -30,7 +33,8 @@ def extractor(
     x = layers.Concatenate()([coarse, layers.GlobalAveragePooling2D()(x)])
     x = layers.Dropout(dropout)(x)
     x = layers.Dense(embedding, use_bias=False)(x)
-    x = layers.BatchNormalization(momentum=0.97, epsilon=1e-3, scale=False, dtype="float32")(x)
+    # What all signatures share says nothing.
+    x = layers.BatchNormalization(momentum=_MOMENTUM, epsilon=1e-3, scale=False, dtype="float32")(x)
     return tf.keras.Model(
         image, layers.UnitNormalization(dtype="float32", name="embedding")(x), name="extractor"
     )
@@ -40,15 +44,15 @@ def _block(x: tf.Tensor, filters: int, stride: int) -> tf.Tensor:
     short = x
     if stride > 1 or x.shape[-1] != filters:
         short = layers.AveragePooling2D(stride, padding="same")(x) if stride > 1 else x
-        short = layers.BatchNormalization(momentum=0.97, epsilon=1e-3)(
+        short = layers.BatchNormalization(momentum=_MOMENTUM, epsilon=1e-3)(
             layers.Conv2D(filters, 1, use_bias=False)(short)
         )
     x = _normalised(layers.Conv2D(filters, 3, strides=stride, padding="same", use_bias=False)(x))
     x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
     # Starts as if the block were not there.
-    x = layers.BatchNormalization(momentum=0.97, epsilon=1e-3, gamma_initializer="zeros")(x)
+    x = layers.BatchNormalization(momentum=_MOMENTUM, epsilon=1e-3, gamma_initializer="zeros")(x)
     return layers.ReLU()(layers.Add()([x, short]))
 
 
 def _normalised(x: tf.Tensor) -> tf.Tensor:
-    return layers.ReLU()(layers.BatchNormalization(momentum=0.97, epsilon=1e-3)(x))
+    return layers.ReLU()(layers.BatchNormalization(momentum=_MOMENTUM, epsilon=1e-3)(x))

@@ -12,7 +12,6 @@ from training import distribution
 from training.extractor import input as signatures
 from training.extractor import losses, metrics, model
 from training.extractor.experiment import ExtractorTask
-from training.extractor.preprocessing import HEIGHT, WIDTH
 
 
 class Extractor(base_task.Task):
@@ -22,6 +21,8 @@ class Extractor(base_task.Task):
     """
 
     task_config: ExtractorTask
+    # What makes the network's pixels; `preprocessing.normalise` where None.
+    prepare: signatures.Prepare | None = None
 
     def build_model(self) -> tf.keras.Model:
         """The network that the config names."""
@@ -39,11 +40,11 @@ class Extractor(base_task.Task):
         """Batches of one rank: endless where `params.is_training`, else one pass over its share.
 
         Returns:
-          (images, (writers, forged)): float32 [b, 96, 256, 1] in 0..1, int32 [b], int32 [b].
+          (images, (writers, forged)): float32 [b, h, w, 1] in 0..1, int32 [b], int32 [b].
         """
         rank = input_context.input_pipeline_id if input_context else 0
         size = input_context.num_input_pipelines if input_context else 1
-        found = signatures.load_set(params.input_path)
+        found = signatures.load_set(params.input_path, self.prepare)
         config, batch = self.task_config, params.global_batch_size
         if not params.is_training:
             share = slice(rank, None, size)
@@ -61,7 +62,7 @@ class Extractor(base_task.Task):
         next(batches())  # fails here, not in a thread, where the batch does not divide
         here = batch // size
         spec = (
-            tf.TensorSpec([here, HEIGHT, WIDTH, 1], tf.uint8),
+            tf.TensorSpec([here, *found.images.shape[1:], 1], tf.uint8),
             (tf.TensorSpec([here], tf.int32), tf.TensorSpec([here], tf.int32)),
         )
         return tf.data.Dataset.from_generator(batches, output_signature=spec).map(_scale, tf.data.AUTOTUNE)

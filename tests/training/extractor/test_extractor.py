@@ -15,7 +15,7 @@ from training.data import signatures, tfrecord
 from training.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[3]
-STEPS = 60
+STEPS = 100
 
 
 @pytest.fixture(scope="module")
