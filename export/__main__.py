@@ -8,6 +8,7 @@ import os
 import pathlib
 from typing import Any
 
+from training.data import location
 from training.errors import UserError, run_command
 
 # What each model is exported with: the experiment's name in run.json -> command ->
@@ -99,6 +100,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         default=[],
         help="pages or crops: image files, folders, data sets, TFRecord patterns",
     )
+    location.add_argument(validate)
     validate.add_argument("--limit", type=int, default=50, help="pages or crops used at most (default 50)")
     validate.add_argument("--synthetic", type=int, default=0, help="synthetic pages or crops to add")
     validate.add_argument(
@@ -185,7 +187,8 @@ def _validate(arguments: argparse.Namespace) -> int:
 
     if arguments.saved_model and not (arguments.saved_model / "saved_model.pb").is_file():
         raise UserError(f"--saved_model {arguments.saved_model}: no saved_model.pb in this folder.")
-    images = validate.load_pages(arguments.pages, arguments.limit)
+    pages = [location.locate(page) for page in arguments.pages]
+    images = validate.load_pages(pages, arguments.limit)
     if arguments.saved_model:
         compare, samples = (_load(name) for name in SAVED_MODELS[_kind(arguments.onnx)])
         subject: Any = arguments.saved_model

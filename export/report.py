@@ -21,7 +21,7 @@ from export.report_html import section, table, tiles
 from export.report_pages import Found, PageResult
 from export.report_plots import Series, line_chart, smooth
 from training import record
-from training.data import tfrecord
+from training.data import location, tfrecord
 from training.data.page import Box
 from training.errors import UserError
 from training.files import atomic_file
@@ -74,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m export report`."""
     parser.add_argument("--model_dir", type=pathlib.Path, required=True, help="folder of the run")
     parser.add_argument("--onnx", type=pathlib.Path, required=True, help="the exported detector")
+    location.add_argument(parser)
     parser.add_argument("--data", type=pathlib.Path, required=True, help="data set folder")
     parser.add_argument("--validation", type=pathlib.Path, help="JSON that `export validate` wrote")
     parser.add_argument("--output", type=pathlib.Path, required=True, help="the HTML file to write")
@@ -106,6 +107,7 @@ def read_run(arguments: argparse.Namespace) -> Run:
       UserError: a file is missing or damaged; the message names it.
     """
     metrics = _read_lines(arguments.model_dir / "metrics.jsonl")
+    arguments.data = location.locate_path(arguments.data)
     card = arguments.data / tfrecord.CARD
     label_map = arguments.data / tfrecord.LABEL_MAP
     if not arguments.onnx.exists():

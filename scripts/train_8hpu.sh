@@ -24,6 +24,7 @@ environment:
   HOSTFILE=file        the same as a file of mpirun's
   SSH_PORT=3022        port of the containers' ssh
   NETWORK=eth0         interface between the hosts
+  SIGNVER_DATA=folder  stands for the data/ of the configs, on every host
   MODEL_DIR=runs/MODEL where checkpoints go
   CORES_PER_CARD=6     default: physical cores of this host over its processes
   HANG_SECONDS=60      a rank that the others wait for longer ends the job
@@ -113,6 +114,7 @@ if [ -n "${HOSTS:-}${HOSTFILE:-}" ]; then
   launch+=(--mca plm_rsh_args "-p${SSH_PORT:-3022}" --mca btl_tcp_if_include "$network")
   launch+=(-x "HCCL_SOCKET_IFNAME=$network" -x RDMAV_FORK_SAFE=1 -x FI_EFA_USE_DEVICE_RDMA=1)
   launch+=(-x PATH -x PYTHONPATH)
+  [ -z "${SIGNVER_DATA:-}" ] || launch+=(-x SIGNVER_DATA)
 fi
 # A job that waits for one rank ends, with the rank named, instead of waiting while the meter runs.
 hang=${HANG_SECONDS:-60}

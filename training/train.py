@@ -6,6 +6,7 @@ import argparse
 import os
 
 from training import config
+from training.data import location
 from training.errors import UserError, run_command
 
 _EXAMPLES = """
@@ -50,6 +51,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--config_file", action="append", default=[], help="YAML file; may be repeated, later files win"
     )
+    location.add_argument(parser)
     parser.add_argument("--params_override", default="", help="YAML text that wins over the files")
     parser.add_argument(
         "--device",

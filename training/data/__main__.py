@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 
-from training.data import signatures
+from training.data import fetch, location, signatures
 from training.data.page import Page
 from training.data.synthetic import command as synthesize
 from training.errors import run_command
@@ -26,6 +26,7 @@ examples:
   python -m training.data convert signatures --input=cedar --output=data/cedar
   python -m training.data synthesize signatures --output=data/signatures --writers=300
   python -m training.data check data/signverod
+  python -m training.data fetch signverod --output=data
 """
 
 
@@ -45,7 +46,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "check", help="look for faults before a run; exit code 1 when there are errors"
     )
     check.add_argument("folder", type=pathlib.Path)
+    location.add_argument(check)
     check.add_argument("--json", action="store_true", help="findings as JSON")
+    fetch.add_arguments(
+        commands.add_parser(
+            "fetch", help="SignVerOD, CEDAR or the Siamese set from Kaggle, converted and checked"
+        )
+    )
     synthesize.add_arguments(
         commands.add_parser("synthesize", help="make pages or signatures with a generator")
     )
@@ -77,6 +84,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     )
     signatures.add_arguments(single)
     for kind in (coco, yolo, signverod, tfrecord, single):
+        location.add_argument(kind)
         kind.add_argument("--output", type=pathlib.Path, required=True, help="folder to make")
         kind.add_argument(
             "--shards", type=_count(1), default=4, help="files of the training split (default 4)"
@@ -138,6 +146,7 @@ def convert(arguments: argparse.Namespace) -> int:
     """Writes a data set from another format."""
     from training.data import conversion, tfrecord
 
+    arguments.output = location.locate_path(arguments.output)
     source = conversion.READERS[arguments.format](arguments)
     splits = conversion.divide(source, arguments.eval_fraction, arguments.seed)
     card = tfrecord.write_dataset(
@@ -178,6 +187,7 @@ def check(arguments: argparse.Namespace) -> int:
 
     from training.data.check import check_dataset
 
+    arguments.folder = location.locate_path(arguments.folder)
     findings, counts = check_dataset(arguments.folder)
     errors = sum(finding.severity == "error" for finding in findings)
     if arguments.json:
@@ -197,7 +207,12 @@ def check(arguments: argparse.Namespace) -> int:
 
 def main() -> int:
     """Entry point; returns the exit code."""
-    arguments = parse_arguments()
+    return _run(parse_arguments())
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.command == "fetch":
+        return fetch.run(arguments, lambda command: _run(parse_arguments(command)))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     commands = {"convert": convert, "check": check, "synthesize": synthesize.run}
     return commands[arguments.command](arguments)

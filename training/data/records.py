@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from training.data import location
 from training.errors import UserError
 
 _HEADER = struct.Struct("<QI")
@@ -60,10 +61,10 @@ def match_files(input_path: str | Sequence[str]) -> list[str]:
     for pattern in (part.strip() for entry in patterns for part in entry.split(",")):
         if not pattern:
             continue
-        matched = sorted(glob.glob(pattern))
+        matched = sorted(glob.glob(location.locate(pattern)))
         if not matched:
             raise UserError(
-                f"no data: '{pattern}' matches no file.\n"
+                f"no data: '{location.locate(pattern)}' matches no file.\n"
                 "Make a data set with `python -m training.data synthesize pages` or `... convert`, "
                 "and point task.train_data.input_path and task.validation_data.input_path at it."
             )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from training.data import location
 from training.errors import UserError, run_command
 from training.files import atomic_file
 
@@ -49,6 +50,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--data", required=True, help="TFRecord pattern of a signature set, e.g. 'data/eval*'"
     )
+    location.add_argument(parser)
     parser.add_argument("--calibration", help="TFRecord pattern of the writers that fix the threshold")
     parser.add_argument("--repeats", type=int, default=400, help="of the bootstrap (default 400)")
     parser.add_argument("--output", type=pathlib.Path, help="HTML report; figures.json is written beside it")

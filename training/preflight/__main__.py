@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from training import config
+from training.data import location
 from training.errors import UserError, run_command
 from training.preflight import gaudi
 
@@ -42,6 +43,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--experiment", required=True, choices=sorted(config.EXPERIMENTS))
     parser.add_argument("--config_file", action="append", default=[], help="YAML file; may be repeated")
+    location.add_argument(parser)
     parser.add_argument("--params_override", default="", help="YAML text that wins over the files")
     parser.add_argument("--cards", type=int, default=1, help="over all hosts (default 1)")
     parser.add_argument("--hosts", type=int, default=0, help="default: cards over eight, rounded up")

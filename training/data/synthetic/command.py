@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from training.data import location
 from training.data.page import Page
 from training.errors import UserError
 from training.files import atomic_file
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     kinds = parser.add_subparsers(dest="what", required=True, metavar="{pages,signatures,sheet}")
     pages = kinds.add_parser("pages", help="a data set of TFRecords", description=_HELP)
+    location.add_argument(pages)
     pages.add_argument("--output", type=pathlib.Path, required=True, help="folder to make")
     pages.add_argument("--count", type=int, default=1200, help="training pages (default 1200)")
     pages.add_argument(
@@ -46,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     single = kinds.add_parser(
         "signatures", help="single signatures, genuine and forged, by synthetic writers"
     )
+    location.add_argument(single)
     single.add_argument("--output", type=pathlib.Path, required=True, help="folder to make")
     single.add_argument(
         "--writers", type=int, default=300, help="writers of the training split (default 300)"
@@ -70,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Does what the command line says."""
+    arguments.output = location.locate_path(arguments.output)
     if arguments.what == "signatures":
         return _signatures(arguments)
     if arguments.count < 1 or arguments.long_side < 200:
