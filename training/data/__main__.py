@@ -189,7 +189,9 @@ def check(arguments: argparse.Namespace) -> int:
 
     arguments.folder = location.locate_path(arguments.folder)
     findings, counts = check_dataset(arguments.folder)
-    errors = sum(finding.severity == "error" for finding in findings)
+    errors, warnings = (
+        sum(finding.severity == level for finding in findings) for level in ("error", "warning")
+    )
     if arguments.json:
         print(
             json.dumps(
@@ -201,7 +203,7 @@ def check(arguments: argparse.Namespace) -> int:
         for finding in findings:
             print(finding)
         summary = ", ".join(f"{counts.get(key, 0)} {key}" for key in ("shards", "pages", "boxes"))
-        print(f"{arguments.folder}: {summary}; {errors} errors, {len(findings) - errors} warnings")
+        print(f"{arguments.folder}: {summary}; {errors} errors, {warnings} warnings")
     return 1 if errors else 0
 
 

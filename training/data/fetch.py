@@ -320,7 +320,7 @@ def _client(partial: pathlib.Path) -> Any:
     except ImportError as error:
         raise UserError("the package kaggle is missing; scripts/setup.sh installs it.") from error
 
-    class Client(KaggleApi):  # type: ignore[misc]
+    class Client(KaggleApi):
         """Knows the room that is left and the checksum that the server names."""
 
         md5 = ""
@@ -378,8 +378,8 @@ def _refusal(slug: str, status: int) -> str:
 
 def _waiting_time(error: Exception, tries: int) -> float:
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
-    with contextlib.suppress(TypeError, ValueError):
-        return min(300.0, max(0.0, float(headers.get("Retry-After"))))
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        return min(300.0, max(0.0, float(headers["Retry-After"])))
     return float(min(60, 2**tries))
 
 

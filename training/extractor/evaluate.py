@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from training.extractor.metrics import Scores
 
 REFERENCES = (1, 5, 10)
-# A cue that tells so well what a set's labels are leaves little for a verifier to show.
-_LEAK = 0.75
-
 _NOTES = """
 Writers of --data must be strangers to the model. The threshold and the calibration come from --calibration
 (by default the run's own validation writers) and are carried over unchanged; the equal error rate, which
@@ -83,7 +80,9 @@ class Verification:
 
     def leaks(self) -> list[str]:
         """Cues that tell the label nearly by themselves."""
-        return [name for name, row in self.shortcuts.items() if row["label_auc"] > _LEAK]
+        from training.data.leaks import LEAK
+
+        return [name for name, row in self.shortcuts.items() if row["label_auc"] > LEAK]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -158,6 +157,7 @@ def verify(
 
 def shortcut_figures(signatures: SignatureSet, input_path: str) -> dict[str, dict[str, float]]:
     """Trivial cues, of the images as they are (raw) and of what the network sees."""
+    from training.data import leaks
     from training.extractor import metrics, shortcuts
 
     cues = {f"{name} (raw)": value for name, value in shortcuts.raw_cues(input_path).items()}
@@ -166,7 +166,7 @@ def shortcut_figures(signatures: SignatureSet, input_path: str) -> dict[str, dic
     for name, cue in cues.items():
         scores = shortcuts.cue_scores(cue, signatures.writers, signatures.forged)
         figures[name] = {
-            "label_auc": shortcuts.leak(cue, signatures.forged),
+            "label_auc": leaks.separation(cue, signatures.forged),
             "eer_skilled": metrics.skilled_eer(scores),
         }
     return figures

@@ -12,18 +12,18 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from training.data import leaks
 from training.extractor.input import SignatureSet
-from training.extractor.metrics import Scores, area_under_curve
+from training.extractor.metrics import Scores
 
-# Cues of the image as it was scanned, and of what the network sees.
-RAW = ("ink grey", "paper grey", "dark share", "aspect")
+# Cues of what the network sees; those of the image as it was scanned are `leaks.PICTURE`.
 NORMALISED = ("ink share", "stroke width")
 
 
 def raw_cues(input_path: str) -> dict[str, np.ndarray]:
-    """`RAW` cues of each record, float64 [n], in file order."""
-    rows = [list(_raw(image)) for image in _images(input_path)]
-    return {name: np.array([row[number] for row in rows]) for number, name in enumerate(RAW)}
+    """`leaks.PICTURE` cues of each record, float64 [n], in file order."""
+    rows = [list(leaks.picture_cues(image)) for image in _images(input_path)]
+    return {name: np.array([row[number] for row in rows]) for number, name in enumerate(leaks.PICTURE)}
 
 
 def normalised_cues(signatures: SignatureSet) -> dict[str, np.ndarray]:
@@ -36,12 +36,6 @@ def normalised_cues(signatures: SignatureSet) -> dict[str, np.ndarray]:
         # A stroke of width w and length l has area w·l and, for the 3×3 gradient, about 4·l edge pixels.
         widths.append(4 * ink.sum() / max(1, int(edge.sum())))
     return {"ink share": np.array(shares), "stroke width": np.array(widths)}
-
-
-def leak(cue: np.ndarray, forged: np.ndarray) -> float:
-    """AUC of a cue for "forged", whichever way it points: 0.5 tells nothing, 1 everything."""
-    auc = area_under_curve(cue[forged], cue[~forged])
-    return max(auc, 1 - auc)
 
 
 def cue_scores(cue: np.ndarray, writers: np.ndarray, forged: np.ndarray) -> list[Scores]:
@@ -71,16 +65,3 @@ def _images(input_path: str) -> Iterator[np.ndarray]:
     for page in tfrecord.read_pages(input_path):
         with Image.open(io.BytesIO(page.image)) as image:
             yield np.asarray(image.convert("L"))
-
-
-def _raw(grey: np.ndarray) -> tuple[float, float, float, float]:
-    threshold, _ = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    ink = grey <= threshold
-    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
-    height, width = (np.ptp(places) + 1 if places.size else 1 for places in (rows, columns))
-    return (
-        float(grey[ink].mean()) if ink.any() else 0.0,
-        float(grey[~ink].mean()) if (~ink).any() else 255.0,
-        float(ink.mean()),
-        float(width / height),
-    )
