@@ -446,6 +446,7 @@ def test_real_signverod_annotation_is_read_whole(shared_data, tmp_path):
     assert sum(len(page.boxes) for page in pages) == 8022
     assert annotation.classes == signverod.CLASSES
     assert any("320 pages stand in both" in note for note in annotation.notes)
+    assert any("2,765 pages and 8,022 distinct boxes" in note for note in annotation.notes)
     divided, moved = splits.separate(annotation.splits)
     documents = [{page.document for page in divided[split]} for split in ("train", "eval")]
     assert not documents[0] & documents[1]
