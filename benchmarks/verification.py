@@ -28,7 +28,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 TEST, VALIDATION = 12, 6
-SYNTHETIC = {"train": 600, "eval": 30, "test": 30}
+SYNTHETIC = {"train": 300, "eval": 20, "test": 20}
 NORMALISED = ("ink share", "stroke width", "aspect (raw)")
 
 

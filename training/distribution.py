@@ -62,12 +62,16 @@ def _threads() -> set[str]:
 
 
 def _give_way(threads: set[str]) -> None:
-    """Lets Horovod's threads run after the computation where both want one core.
+    """Lets Horovod's threads run after the computation where a rank has one core for both.
 
     Horovod's thread asks the other ranks a thousand times a second whether a gradient is ready, and MPI waits
     for the answers by polling. On a core of its own that costs nothing; on the only core of a rank it took a
     third of the training speed (`benchmarks/scaling.py`). Once a step's gradients are ready the core is free.
+    With several cores a rank, as beside a card, nothing is changed: there it must not wait for the input's
+    threads.
     """
+    if not threads or len(os.sched_getaffinity(0)) > 1:
+        return
     for thread in threads:
         # It may have ended; a system that forbids the change trains slower, not wrong.
         with contextlib.suppress(OSError):
