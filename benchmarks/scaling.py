@@ -28,7 +28,7 @@ import time
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 EXPERIMENTS = {"detector": "retinanet_signverod", "cleaner": "cleaner_unet"}
-# Images of one process's step: the CPU config of the detector, half of the cleaner's; about a second on a core.
+# Images of one process's step: the detector's CPU config, half of the cleaner's; about a second on a core.
 BATCH = {"detector": 8, "cleaner": 16}
 MPIRUN = ["mpirun", "--allow-run-as-root", "--bind-to", "core", "--map-by", "core:PE=1", "-np", "2"]
 # ResNet-50: 25.6 M weights; Habana's published rates (training/preflight/gaudi.py), batch 256 a card.
