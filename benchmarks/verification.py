@@ -107,8 +107,6 @@ def synthesize(output: pathlib.Path, seed: int) -> pathlib.Path:
 
 def train(data: pathlib.Path, model_dir: pathlib.Path, seed: int, override: str) -> pathlib.Path:
     """Trains, exports and validates with the project's commands; returns the ONNX file."""
-    import yaml
-
     onnx = model_dir / "extractor.onnx"
     if onnx.exists():
         return onnx
@@ -119,11 +117,14 @@ def train(data: pathlib.Path, model_dir: pathlib.Path, seed: int, override: str)
         },
         "seed": seed,
     }
-    merge(settings, yaml.safe_load(override))
+    model_dir.parent.mkdir(parents=True, exist_ok=True)
+    extra = model_dir.with_suffix(".yaml")
+    extra.write_text(override + "\n")
     call(
         "training.train",
         "--experiment=extractor_metric",
         "--config_file=configs/extractor/cpu.yaml",
+        f"--config_file={extra}",
         f"--model_dir={model_dir}",
         f"--params_override={json.dumps(settings)}",
     )
@@ -137,15 +138,6 @@ def train(data: pathlib.Path, model_dir: pathlib.Path, seed: int, override: str)
         "--limit=60",
     )
     return onnx
-
-
-def merge(into: dict[str, Any], other: dict[str, Any]) -> None:
-    """Puts nested settings over others."""
-    for key, value in other.items():
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            merge(into[key], value)
-        else:
-            into[key] = value
 
 
 def call(module: str, *arguments: str) -> None:

@@ -123,13 +123,21 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_siamese(commands: argparse._SubParsersAction) -> None:
-    from export import siamese
-
-    siamese.add_arguments(
-        commands.add_parser(
-            "siamese",
-            help="a PyTorch Siamese verifier as ONNX for the .NET SDK; exit code 1 when they differ",
-        )
+    parser = commands.add_parser(
+        "siamese", help="a PyTorch Siamese verifier as ONNX for the .NET SDK; exit code 1 when they differ"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        type=pathlib.Path,
+        help="convnet_best_loss.pt, signet.pth, *.safetensors",
+    )
+    parser.add_argument("--output", type=pathlib.Path, help="pair form: input0, input1 to output0 to output2")
+    parser.add_argument("--embedding_output", type=pathlib.Path, help="batched form: image to embedding")
+    parser.add_argument(
+        "--signatures",
+        type=pathlib.Path,
+        help="folder of signatures to prove the files on; synthetic without",
     )
 
 

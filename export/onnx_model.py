@@ -14,13 +14,13 @@ import onnx
 import tensorflow as tf
 import tf2onnx
 
-from export.onnx_files import FORMAT, IR_VERSION, OPSET, PRODUCER
+from export.onnx_files import OPSET, SIAMESE_METADATA, save, stamp
 from export.saved_model import DETECTOR_OUTPUTS, DetectorModule
 from training import record
 from training.cleaner.noise import SIDE
 from training.errors import UserError
 from training.extractor.preprocessing import HEIGHT, MARGIN, OUTSIDE, WIDTH
-from training.files import atomic_file, sha256
+from training.files import sha256
 from training.runner import LoadedModel
 
 # A file may be this much larger than the weights in it: graph, names and metadata.
@@ -129,9 +129,7 @@ def convert_saved_model(
     return _convert_cleaner(clean, output, dynamic_batch, metadata, _bytes_of(served.variables))
 
 
-def convert_extractor(
-    loaded: LoadedModel, output: str | os.PathLike[str], *, dynamic_batch: bool = True, **_: Any
-) -> pathlib.Path:
+def convert_extractor(loaded: LoadedModel, output: str | os.PathLike[str], **_: Any) -> pathlib.Path:
     """Writes an extractor as ONNX: `image` float32 [batch, 96, 256, 1] to `embedding` float32 [batch, d].
 
     The batch dimension is always free: one page may hold several signatures.
@@ -197,12 +195,9 @@ def convert_siamese(loaded: LoadedModel, output: str | os.PathLike[str], **_: An
         opset=OPSET,
         output_path=None,
     )
-    metadata = _common_metadata(loaded, "siamese") | {
-        "signver.head": "concatenated embeddings",
-        "signver.input_size": json.dumps(list(INPUT)),
-        "signver.threshold": repr(_verification_threshold(loaded)),
-        "signver.decision": "cosine of output0 and output1; output2 is the logit of forged",
-    }
+    metadata = _common_metadata(loaded, "siamese") | SIAMESE_METADATA
+    metadata["signver.head"] = "concatenated embeddings"
+    metadata["signver.threshold"] = repr(_verification_threshold(loaded))
     shapes: dict[str, list[int | str]] = {"input0": list(INPUT), "input1": list(INPUT)}
     shapes |= {"output0": [1, EMBEDDING], "output1": [1, EMBEDDING], "output2": [1, 1]}
     names = (["input0", "input1"], ["output0", "output1", "output2"])
@@ -253,18 +248,11 @@ def _write(
     _rename_values(model, inputs, outputs)
     _set_shapes(model, shapes)
     _modernise_resize(model)
-    model.ir_version = IR_VERSION
-    model.producer_name, model.producer_version = PRODUCER, ""
-    model.graph.name, model.graph.doc_string = metadata["signver.model"], ""
     _share_initializers(model)
     _number_names(model)
-    onnx.helper.set_model_props(model, {"signver.format": FORMAT, **metadata})
-    onnx.checker.check_model(model, full_check=True)
+    stamp(model, metadata)
     _check_size(model, weights)
-    target = pathlib.Path(output)
-    with atomic_file(target) as temporary:
-        temporary.write_bytes(model.SerializeToString(deterministic=True))
-    return target
+    return save(model, output)
 
 
 def weight_bytes(model: tf.keras.Model) -> int:

@@ -19,10 +19,10 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from export.onnx_files import FORMAT, IR_VERSION, OPSET, PRODUCER
+from export.onnx_files import OPSET, SIAMESE_METADATA, save, stamp
 from signver import siamese as sdk
 from training.errors import UserError
-from training.files import atomic_file, sha256
+from training.files import sha256
 
 if TYPE_CHECKING:
     import torch
@@ -228,23 +228,6 @@ def pair_network(checkpoint: Checkpoint) -> torch.nn.Module:
     return Pair().eval()
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `python -m export siamese`."""
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        type=pathlib.Path,
-        help="convnet_best_loss.pt, signet.pth, *.safetensors",
-    )
-    parser.add_argument("--output", type=pathlib.Path, help="pair form: input0, input1 to output0 to output2")
-    parser.add_argument("--embedding_output", type=pathlib.Path, help="batched form: image to embedding")
-    parser.add_argument(
-        "--signatures",
-        type=pathlib.Path,
-        help="folder of signatures to prove the files on; synthetic without",
-    )
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Converts and proves; returns the exit code: 1 where a file differs from PyTorch."""
     if not arguments.output and not arguments.embedding_output:
@@ -365,24 +348,10 @@ def _export(
             dynamic_axes=axes, opset_version=OPSET, dynamo=False,
         )  # fmt: skip
     model = onnx.load_from_string(buffer.getvalue())
-    model.ir_version, model.producer_name, model.producer_version = IR_VERSION, PRODUCER, ""
-    model.graph.name = kind
-    onnx.helper.set_model_props(
-        model,
-        {
-            "signver.format": FORMAT,
-            "signver.model": kind,
-            "signver.source": f"PyTorch checkpoint, sha256 {sha256(pathlib.Path(source))}",
-            "signver.head": checkpoint.head or "none",
-            "signver.input_size": "[150, 220]",
-            "signver.decision": "cosine of output0 and output1; output2 is the logit of forged",
-        },
-    )
-    onnx.checker.check_model(model, full_check=True)
-    path = pathlib.Path(output)
-    with atomic_file(path) as partial:
-        partial.write_bytes(model.SerializeToString())
-    return path
+    digest = sha256(pathlib.Path(source))
+    metadata = {"signver.model": kind, "signver.source": f"PyTorch checkpoint, sha256 {digest}"}
+    stamp(model, metadata | SIAMESE_METADATA | {"signver.head": checkpoint.head or "none"})
+    return save(model, output)
 
 
 def _pairs(folder: pathlib.Path | None) -> list[tuple[np.ndarray, np.ndarray]]:

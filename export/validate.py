@@ -103,11 +103,7 @@ class Report:
             ("detections without partner", self.unmatched, 0),
             ("same place, other class", self.other_class, 0),
         ]
-        lines = [f"{self.pages} pages, {self.detections} detections compared", ""]
-        lines += [f"{'largest difference':28} {'found':>12} {'limit':>12}"]
-        lines += [f"{name:28} {value:12.3g} {limit:12.3g}" for name, value, limit in rows]
-        verdict = "PASSED" if self.passed else "FAILED"
-        return "\n".join([*lines, "", verdict, *(f"  {failure}" for failure in self.failures)])
+        return table(f"{self.pages} pages, {self.detections} detections compared", rows, self.failures)
 
 
 def validate_detector(
@@ -214,6 +210,37 @@ def synthetic_pages(count: int, seed: int) -> list[Image.Image]:
 
     pages = [synthesize_page(seed, index, evaluation=True) for index in range(count)]
     return [Image.open(io.BytesIO(page.image)).convert("RGB") for page in pages]
+
+
+def serve(saved_model: str | os.PathLike[str]) -> Callable[[np.ndarray], np.ndarray]:
+    """The function of a SavedModel with one input and one output.
+
+    Raises:
+      UserError: no SavedModel in this folder.
+    """
+    import tensorflow as tf
+
+    if not (pathlib.Path(saved_model) / "saved_model.pb").is_file():
+        raise UserError(f"--saved_model {os.fspath(saved_model)}: no saved_model.pb in this folder.")
+    served = tf.saved_model.load(os.fspath(saved_model)).signatures["serving_default"]
+    (argument,), (result,) = served.structured_input_signature[1], served.structured_outputs
+    return lambda pixels: served(**{argument: tf.constant(pixels)})[result].numpy()
+
+
+def table(heading: str, rows: Sequence[tuple[str, float, float]], failures: Sequence[str]) -> str:
+    """A report as text: (name, found, limit) rows and the verdict."""
+    lines = [heading, "", f"{'largest difference':28} {'found':>12} {'limit':>12}"]
+    lines += [f"{name:28} {value:12.3g} {limit:12.3g}" for name, value, limit in rows]
+    verdict = "FAILED" if failures else "PASSED"
+    return "\n".join([*lines, "", verdict, *(f"  {failure}" for failure in failures)])
+
+
+def largest_difference(found: np.ndarray, expected: np.ndarray) -> float:
+    """Of any two values; infinite where shapes differ or a value is not finite."""
+    if found.shape != expected.shape:
+        return float("inf")
+    value = float(np.abs(found - expected).max())
+    return value if np.isfinite(value) else float("inf")
 
 
 def write_report(report: Any, path: pathlib.Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from export.validate import relative_difference
+from export.validate import largest_difference, relative_difference, serve, table
 from signver import Cleaner, SignVerError
 from signver.cleaner import SIDE, fit_crop
 from training.errors import UserError
@@ -71,12 +70,8 @@ class Report:
             ("random pixels, relative RMS", self.relative, RELATIVE_LIMIT),
             ("SDK, grey levels", self.sdk_grey, 1),
         ]
-        lines = [f"{self.crops} crops compared, {self.with_ink} with ink in the answer", ""]
-        lines += [f"{'largest difference':28} {'found':>12} {'limit':>12}"]
-        lines += [f"{name:28} {value:12.3g} {limit:12.3g}" for name, value, limit in rows]
-        return "\n".join(
-            [*lines, "", "PASSED" if self.passed else "FAILED", *(f"  {text}" for text in self.failures)]
-        )
+        heading = f"{self.crops} crops compared, {self.with_ink} with ink in the answer"
+        return table(heading, rows, self.failures)
 
 
 def validate_cleaner(
@@ -115,17 +110,7 @@ def validate_saved_model(
     Raises:
       UserError: no crop, or a folder or file that is no cleaner.
     """
-    import tensorflow as tf
-
-    if not (pathlib.Path(saved_model) / "saved_model.pb").is_file():
-        raise UserError(f"--saved_model {os.fspath(saved_model)}: no saved_model.pb in this folder.")
-    served = tf.saved_model.load(os.fspath(saved_model)).signatures["serving_default"]
-    (argument,), (result,) = served.structured_input_signature[1], served.structured_outputs
-
-    def trained(pixels: np.ndarray) -> np.ndarray:
-        return served(**{argument: tf.constant(pixels)})[result].numpy()
-
-    return compare(trained, onnx_file, images, minimum, seed)
+    return compare(serve(saved_model), onnx_file, images, minimum, seed)
 
 
 def compare(
@@ -150,9 +135,9 @@ def compare(
         square, (top, left, bottom, right) = fit_crop(image)
         pixels = np.asarray(square, np.float32)[np.newaxis] / 255
         expected, found = trained(pixels), session.run(["output"], {"input": pixels})[0]
-        report.value = max(report.value, _largest(found, expected))
+        report.value = max(report.value, largest_difference(found, expected))
         grey = np.clip(np.rint(expected[0, top:bottom, left:right, 0] * 255), 0, 255)
-        report.sdk_grey = max(report.sdk_grey, _largest(sdk.clean(image).astype(np.float32), grey))
+        report.sdk_grey = max(report.sdk_grey, largest_difference(sdk.clean(image).astype(np.float32), grey))
         report.with_ink += bool((expected < 0.5).mean() >= INK_SHARE)
     _judge(report, minimum)
     return report
@@ -175,13 +160,6 @@ def synthetic_crops(count: int, seed: int) -> list[Image.Image]:
         make_pair(ink, NoiseLevels(), Draws(seed, number), noisy, clean)
         crops.append(Image.fromarray(noisy).convert("RGB"))
     return crops
-
-
-def _largest(found: np.ndarray, expected: np.ndarray) -> float:
-    if found.shape != expected.shape:
-        return float("inf")
-    value = float(np.abs(found - expected).max())
-    return value if np.isfinite(value) else float("inf")
 
 
 def _judge(report: Report, minimum: int) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from export.validate import relative_difference
+from export.validate import largest_difference, relative_difference, serve, table
 from signver import MetricExtractor, SignVerError
 from signver.preprocessing import HEIGHT, WIDTH
 from training.errors import UserError
@@ -84,11 +84,8 @@ class Report:
 
     def text(self) -> str:
         """The report as a table."""
-        lines = [f"{self.signatures} signatures compared, {self.apart} apart from the first", ""]
-        lines += [f"{'largest difference':28} {'found':>12} {'limit':>12}"]
-        lines += [f"{name:28} {value:12.3g} {limit:12.3g}" for name, value, limit in self._checks()]
-        verdict = "PASSED" if self.passed else "FAILED"
-        return "\n".join([*lines, "", verdict, *(f"  {line}" for line in self.failures)])
+        heading = f"{self.signatures} signatures compared, {self.apart} apart from the first"
+        return table(heading, self._checks(), self.failures)
 
 
 def validate_extractor(
@@ -127,15 +124,7 @@ def validate_saved_model(
     Raises:
       UserError: no signature, or a folder or file that is no extractor.
     """
-    import tensorflow as tf
-
-    served = tf.saved_model.load(os.fspath(saved_model)).signatures["serving_default"]
-    (argument,), (result,) = served.structured_input_signature[1], served.structured_outputs
-
-    def trained(pixels: np.ndarray) -> np.ndarray:
-        return served(**{argument: tf.constant(pixels)})[result].numpy()
-
-    return compare(trained, onnx_file, images, minimum, seed)
+    return compare(serve(saved_model), onnx_file, images, minimum, seed)
 
 
 def validate_siamese(
@@ -179,9 +168,9 @@ def validate_siamese(
     found = np.stack([ours(one[0], two[0]) for one, two in pairs]).astype(np.float64)
     expected = np.stack([theirs(one[1], two[1]) for one, two in pairs]).astype(np.float64)
     report = Report(signatures=len(pixels))
-    report.value = _largest(found - expected)
+    report.value = largest_difference(found, expected)
     cosines = [_cosine(v[:, :EMBEDDING], v[:, EMBEDDING : 2 * EMBEDDING]) for v in (found, expected)]
-    report.cosine = _largest(cosines[0] - cosines[1])
+    report.cosine = largest_difference(*cosines)
     unit = expected[:, :EMBEDDING]
     report.apart = int((_cosine(unit, unit[:1]) < 1 - APART).sum())
     noise = np.random.default_rng(seed).integers(0, 256, (2, *sdk.INPUT), np.uint8)
@@ -232,8 +221,8 @@ def compare(
         )
     ours, theirs = np.stack(found).astype(np.float64), np.stack(expected).astype(np.float64)
     report = Report(signatures=len(ours))
-    report.value = _largest(ours - theirs)
-    report.cosine = _largest(ours @ ours.T - theirs @ theirs.T)
+    report.value = largest_difference(ours, theirs)
+    report.cosine = largest_difference(ours @ ours.T, theirs @ theirs.T)
     report.apart = int((theirs @ theirs[0] < 1 - APART).sum())
     session = onnxruntime.InferenceSession(os.fspath(onnx_file), providers=["CPUExecutionProvider"])
     noise = np.random.default_rng(seed).random((1, HEIGHT, WIDTH, 1), np.float32)
@@ -255,8 +244,3 @@ def synthetic_signatures(count: int, seed: int) -> list[Image.Image]:
 def _cosine(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
     return (one * two).sum(1) / np.maximum(lengths, 1e-12)
-
-
-def _largest(difference: np.ndarray) -> float:
-    value = float(np.abs(difference).max())
-    return value if np.isfinite(value) else float("inf")

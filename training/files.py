@@ -76,8 +76,12 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 def sha256(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
+    return digest(path, hashlib.sha256()).hex()
+
+
+def digest(path: str | os.PathLike[str], algorithm: hashlib._Hash) -> bytes:
+    """The digest of a file's bytes by a fresh hash of hashlib's."""
     with open(path, "rb") as stream:
         while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+            algorithm.update(block)
+    return algorithm.digest()

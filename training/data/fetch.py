@@ -23,7 +23,7 @@ from typing import Any
 
 from training.data import location
 from training.errors import UserError
-from training.files import atomic_folder, sha256, write_json
+from training.files import atomic_folder, digest, sha256, write_json
 
 # What an honest archive of images stays below: uncompressed bytes for each compressed one, members.
 _MOST_RATIO = 60
@@ -148,8 +148,7 @@ def obtain(
         _compare(given, record)
         _record(name, given, record)
         return given
-    whole = archive.exists() and not list(archive.parent.glob(f"*{archive.stem}*.kaggle-partial"))
-    if whole and record.exists():
+    if archive.exists() and record.exists():
         _compare(archive, record)
         return archive
     if offline:
@@ -183,7 +182,7 @@ def download(slug: str, archive: pathlib.Path) -> None:
             raise
         except Exception as error:  # requests, urllib3, OSError, ValueError: the client raises what it meets
             status = getattr(getattr(error, "response", None), "status_code", None)
-            if status in (401, 403, 404) or (status is not None and 400 <= status < 429):
+            if status is not None and 400 <= status < 429:
                 raise UserError(_refusal(slug, status)) from None
             size = partial.stat().st_size if partial.exists() else 0
             tries = tries + 1 if size == before else 0
@@ -349,11 +348,8 @@ def _verify_md5(client: Any, path: pathlib.Path) -> None:
 
     if not client.md5:
         return
-    digest = hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    if base64.b64encode(digest.digest()).decode() != client.md5:
+    found = digest(path, hashlib.md5(usedforsecurity=False))
+    if base64.b64encode(found).decode() != client.md5:
         path.unlink()
         raise UserError(f"{path}: came with another checksum than the server names; removed. Fetch again.")
 

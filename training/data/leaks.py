@@ -14,9 +14,8 @@ import numpy as np
 from PIL import Image
 from scipy import stats
 
-# Cues of the picture, in the order of `picture_cues`, and of its file before it was converted.
+# Cues of the picture, in the order of `picture_cues`.
 PICTURE = ("ink grey", "paper grey", "dark share", "aspect")
-FILE = ("file mode", "file size")
 # From here on a cue is called a leak.
 LEAK = 0.75
 

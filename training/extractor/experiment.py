@@ -11,34 +11,19 @@ from official.modeling import hyperparams, optimization
 
 from training.errors import UserError
 from training.experiment import Experiment, Schedule, trainer_defaults
+from training.extractor import input as source
 
 LOSS_NAMES = ("supervised_contrastive", "batch_hard_triplet", "contrastive")
 
 
 @dataclasses.dataclass
-class Jitter(hyperparams.Config):
+class Jitter(hyperparams.Config, source.Jitter):
     """`input.Jitter` as a config section: how far a signature is changed in training."""
-
-    rotation: float = 3.0
-    shear: float = 0.06
-    scale: float = 0.1
-    shift: float = 0.02
-    fit: float = 0.04
-    stroke: float = 0.7
-    blur: float = 0.4
-    dirt: float = 0.2
-    refit: bool = True
 
 
 @dataclasses.dataclass
-class Persona(hyperparams.Config):
+class Persona(hyperparams.Config, source.Persona):
     """`input.Persona` as a config section: how far a writer is changed into another one."""
-
-    mirror: float = 0.5
-    rotation: float = 5.0
-    slant: float = 0.25
-    stretch: float = 0.25
-    bend: float = 0.04
 
 
 @dataclasses.dataclass
@@ -140,11 +125,6 @@ def build_task(config: ExtractorTask) -> Any:
     Raises:
       UserError: a loss or a size that makes no model.
     """
-    from training.extractor.task import Extractor
-
-    if isinstance(config, SiameseTask):
-        from training.extractor.siamese import Siamese as Extractor
-
     if config.loss not in LOSS_NAMES:
         raise UserError(f"task.loss must be one of {', '.join(LOSS_NAMES)}, found '{config.loss}'.")
     if config.genuine < 2 or config.forged < 0:
@@ -160,6 +140,12 @@ def build_task(config: ExtractorTask) -> Any:
         )
     if config.skilled_weight <= 0 or config.scale <= 0:
         raise UserError("task.skilled_weight and task.scale must be positive.")
+    if isinstance(config, SiameseTask):
+        from training.extractor.siamese import Siamese
+
+        return Siamese(config)
+    from training.extractor.task import Extractor
+
     return Extractor(config)
 
 

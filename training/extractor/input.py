@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 
 import cv2
@@ -51,7 +52,7 @@ class SignatureSet:
         return np.flatnonzero((self.writers == writer) & (self.forged == forged))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Jitter:
     """How far a signature is changed in training, in ways that say nothing about the hand.
 
@@ -79,7 +80,7 @@ class Jitter:
     refit: bool = True
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Persona:
     """How far a writer is changed into another one: the same change for all signatures of a visit.
 
@@ -205,12 +206,8 @@ def training_batches(
             f"take {max(1, batch // (each * size)) * each * size}."
         )
     here = batch // each // size
-    positions = records.training_positions(batch // each, rank, size, first_step)
-    source = zip(
-        visits(signatures, genuine, forged, seed, positions),
-        _repeat(batch // each, rank, size, first_step),
-        strict=False,
-    )
+    positions, visited = itertools.tee(records.training_positions(batch // each, rank, size, first_step))
+    source = zip(visits(signatures, genuine, forged, seed, visited), positions, strict=False)
     while True:
         images = np.empty((here * each, *signatures.images.shape[1:], 1), np.uint8)
         numbers = np.empty(here * each, np.int64)
@@ -223,10 +220,6 @@ def training_batches(
                 rng = np.random.default_rng([seed, position, place])
                 images[slot, ..., 0] = change(signatures.images[number], jitter, rng, look)
         yield images, (signatures.writers[numbers], signatures.forged[numbers].astype(np.int32))
-
-
-def _repeat(writers: int, rank: int, size: int, first_step: int) -> Iterator[int]:
-    return records.training_positions(writers, rank, size, first_step)
 
 
 @dataclasses.dataclass(frozen=True)
