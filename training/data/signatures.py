@@ -28,6 +28,8 @@ CLASSES = {GENUINE: "genuine", FORGED: "forged"}
 # The signers that SignVer's own training script holds out of CEDAR.
 CEDAR_HELD_OUT = ("2", "5", "6", "15", "19", "22", "30", "34", "48", "51")
 
+_FORGERS = 4
+
 _CEDAR = re.compile(r"(original|forgeries)_(\d+)_(\d+)", re.IGNORECASE)
 _GENUINE_FOLDERS = ("genuine", "original", "real")
 _FORGED_FOLDERS = ("forged", "forgeries", "forgery", "forg")
@@ -170,13 +172,16 @@ def synthesize(seed: int, writer: int, number: int, label: int) -> Page:
     hand = person.hand
     drawn = person.signature(rng)
     if label == FORGED:
-        # A forger's number is beyond every writer's, so that nobody forges with a hand in the set.
-        forger = handwriting.Writer(seed * 1_000_003 + 500_000 + int(rng.integers(100_000)))
+        # A forger's number is beyond every writer's, so that nobody forges with a hand in the set. Each
+        # writer has a few, as in the sets that were collected.
+        place = (writer * 31 + int(rng.integers(_FORGERS))) % 100_000
+        forger = handwriting.Writer(seed * 1_000_003 + 500_000 + place)
         hand, drawn = forger.hand, forger.forge(person, rng)
     moving = drawn.points[drawn.pen_down]
     extent = np.maximum(moving.max(axis=0) - moving.min(axis=0), 0.1)
     scale = float(min(rng.uniform(380, 620) / extent[0], rng.uniform(160, 300) / extent[1]))
-    pen = float(np.clip(hand.width * scale, 2.5, 9.0))
+    # Whoever signs, the pen is the one at hand: its width must not tell forgers from owners.
+    pen = float(np.clip(np.exp(rng.normal(1.45, 0.35)), 2.2, 10.0))
     coverage = handwriting.render(drawn, hand, scale, pen, margin=12)
     strength = rng.uniform(0.65, 0.98) * _ink_texture(coverage.shape, rng)
     grey = np.rint(255 * (1 - coverage * strength)).astype(np.uint8)
@@ -202,9 +207,12 @@ def write_samples(folder: pathlib.Path, writers: int, genuine: int = 4, forged: 
 def _ink_texture(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Uneven flow and paper grain: float32 [h, w] around 1."""
     flow = rng.normal(1, 0.1, (5, 9)).astype(np.float32)
-    grain = rng.normal(0, rng.uniform(0.02, 0.12), shape).astype(np.float32)
-    grain = cv2.GaussianBlur(grain, (0, 0), 0.8)
-    return np.clip(cv2.resize(flow, shape[::-1], interpolation=cv2.INTER_CUBIC) + grain, 0.55, 1.02)
+    # A dry ball pen leaves gaps once the scan is made black and white.
+    dry = rng.random() < 0.25
+    grain = rng.normal(0, rng.uniform(0.4, 1.0) if dry else rng.uniform(0.02, 0.12), shape).astype(np.float32)
+    grain = cv2.GaussianBlur(grain, (0, 0), rng.uniform(0.8, 1.4))
+    least = 0.15 if dry else 0.55
+    return np.clip(cv2.resize(flow, shape[::-1], interpolation=cv2.INTER_CUBIC) + grain, least, 1.02)
 
 
 def _writer_and_label(path: pathlib.Path, parents: set[str]) -> tuple[str, int]:

@@ -24,25 +24,13 @@ import cv2
 import numpy as np
 from scipy.special import erf
 
+from training.data.synthetic.stroke import Stroke
+from training.data.synthetic.variation import vary
+
 # Samples a second: twice the 100 Hz of the tablets on which the model was fitted.
 _RATE = 200.0
 # Time constant of a lognormal stroke; exp(_MU) seconds is its median duration.
 _MU = -1.9
-
-
-@dataclasses.dataclass(frozen=True)
-class Stroke:
-    """One aimed movement.
-
-    Attributes:
-      target: where it ends, (x, y).
-      turn: angle in radians by which the direction turns from start to end; 0 is a straight line.
-      pen_down: whether it leaves ink.
-    """
-
-    target: tuple[float, float]
-    turn: float
-    pen_down: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +61,7 @@ class Hand:
       stretch: width of letters against their height.
       width: pen width, in letter heights.
       pressure: how much slow movements thicken the line.
+      spread: how much whole signatures differ from each other, the amount of `variation.vary`.
     """
 
     slant: float
@@ -83,6 +72,7 @@ class Hand:
     stretch: float
     width: float
     pressure: float
+    spread: float
 
 
 class Writer:
@@ -90,6 +80,7 @@ class Writer:
 
     def __init__(self, seed: int):
         rng = np.random.default_rng([0x5165, seed])
+        self.seed = seed
         self.hand = Hand(
             slant=rng.normal(0.35, 0.25),
             pace=rng.uniform(0.055, 0.10),
@@ -99,37 +90,49 @@ class Writer:
             stretch=float(np.exp(rng.normal(0.15, 0.3))),
             width=rng.uniform(0.06, 0.17),
             pressure=rng.uniform(0.1, 0.6),
+            spread=float(np.exp(rng.normal(-0.4, 0.4))),
         )
         self.plan = signature_plan(rng, self.hand.stretch)
         self.initials_plan = initials_plan(rng, self.hand.stretch)
 
     def signature(self, rng: np.random.Generator) -> Trajectory:
         """One genuine signature."""
-        return execute(self.plan, self.hand, rng)
+        return self._sign(self.plan, rng)
 
     def initials(self, rng: np.random.Generator) -> Trajectory:
         """One genuine set of initials."""
-        return execute(self.initials_plan, self.hand, rng)
+        return self._sign(self.initials_plan, rng)
+
+    def _sign(self, plan: list[Stroke], rng: np.random.Generator) -> Trajectory:
+        hand = self.hand
+        today = dataclasses.replace(
+            hand,
+            slant=hand.slant + rng.normal(0, 0.05 * hand.spread),
+            pace=hand.pace * float(np.exp(rng.normal(0, 0.12))),
+        )
+        return execute(vary(plan, hand.spread, rng), today, rng)
 
     def forge(self, other: Writer, rng: np.random.Generator) -> Trajectory:
-        """A skilled forgery: the other's plan, seen and copied by this hand, slowly and with care."""
+        """A skilled forgery: the other's plan as this forger sees it, copied with care.
+
+        What the forger sees wrong, he sees wrong each time; how well he has practised differs from one to the
+        next. The better of them write as fluently as the owner.
+        """
+        view = np.random.default_rng([0xF0, *_words(self.seed), *_words(other.seed)])
+        practised = view.random()
         mine, theirs = self.hand, other.hand
         hand = dataclasses.replace(
             theirs,
-            slant=theirs.slant + 0.3 * (mine.slant - theirs.slant) + rng.normal(0, 0.05),
-            stretch=theirs.stretch,
-            pace=theirs.pace * rng.uniform(1.2, 1.9),
-            sigma=0.8 * theirs.sigma,
-            wobble=theirs.wobble * rng.uniform(1.3, 2.2),
-            tremor=rng.uniform(0.01, 0.05),
+            slant=theirs.slant + 0.35 * (mine.slant - theirs.slant) + view.normal(0, 0.06),
+            pace=theirs.pace * (1.05 + view.uniform(0.1, 0.8) * (1 - practised)),
+            sigma=theirs.sigma * view.uniform(0.75, 1.0),
+            wobble=theirs.wobble * rng.uniform(1.0, 1.6),
+            tremor=view.exponential(0.015) * (1 - practised),
             width=mine.width,
             pressure=mine.pressure,
         )
-        grow = np.exp(rng.normal(0, 0.12, size=2))
-        plan = [
-            dataclasses.replace(s, target=(s.target[0] * grow[0], s.target[1] * grow[1])) for s in other.plan
-        ]
-        return execute(plan, hand, rng)
+        seen = vary(other.plan, float(view.uniform(1.3, 2.6)), view)
+        return execute(vary(_hesitant(seen, 1 - practised, rng), 0.8, rng), hand, rng)
 
     def write(self, text: str, rng: np.random.Generator) -> Trajectory:
         """Digits, `/`, `-`, `.` and spaces as written by this hand; letters become cursive words."""
@@ -147,6 +150,21 @@ class Writer:
                 body, x = _letters(rng, x, len(piece), self.hand.stretch, 1.0, piece[0].isupper())
                 strokes += body
         return execute(strokes, dataclasses.replace(self.hand, wobble=0.7 * self.hand.wobble), rng)
+
+
+def _words(seed: int) -> tuple[int, int]:
+    return seed & 0xFFFFFFFF, seed >> 32
+
+
+def _hesitant(plan: list[Stroke], share: float, rng: np.random.Generator) -> list[Stroke]:
+    """Stops where the owner runs through: the pen is lifted and set down again, a little off."""
+    result: list[Stroke] = []
+    for stroke in plan:
+        result.append(stroke)
+        if stroke.pen_down and rng.random() < 0.05 * share:
+            x, y = stroke.target
+            result.append(Stroke((x + rng.normal(0, 0.12), y + rng.normal(0, 0.12)), 0.1, pen_down=False))
+    return result
 
 
 def execute(plan: list[Stroke], hand: Hand, rng: np.random.Generator) -> Trajectory:
@@ -208,17 +226,30 @@ def signature_plan(rng: np.random.Generator, stretch: float) -> list[Stroke]:
     x = 0.0
     legibility = rng.uniform(0.15, 1.0)
     names = int(rng.choice([1, 2, 3], p=[0.35, 0.5, 0.15]))
+    stacked = names > 1 and rng.random() < 0.08
+    lifted = 0.8 * rng.random() if rng.random() < 0.15 else 0.0
     for name in range(names):
         letters = int(rng.integers(2, 9))
         capital = name == 0 or rng.random() < 0.8
         middle_initial = names == 3 and name == 1
-        body, x = _letters(rng, x, 1 if middle_initial else letters, stretch, legibility, capital)
+        start = x
+        body, x = _letters(rng, x, 1 if middle_initial else letters, stretch, legibility, capital, lifted)
+        if stacked and name == names - 1:
+            back = start * rng.uniform(0.6, 1.0)
+            body = [_moved(stroke, -back, rng.uniform(2.2, 3.2)) for stroke in body]
+            strokes.append(Stroke((start - back, 1.0), 0.2, pen_down=False))
         strokes += body
         x += rng.uniform(0.1, 0.9) * stretch
         if name + 1 < names and rng.random() < 0.7:
             strokes.append(Stroke((x, -rng.uniform(0, 2)), 0.2, pen_down=False))
     strokes += _flourish(rng, x, strokes[-1].target[1])
-    return strokes
+    # Many sign upwards, some steeply, few downwards.
+    rise = rng.normal(0.05, 0.06) if rng.random() < 0.75 else rng.uniform(0.1, 0.6)
+    return [_moved(stroke, 0.0, -rise * stroke.target[0]) for stroke in strokes]
+
+
+def _moved(stroke: Stroke, right: float, down: float) -> Stroke:
+    return dataclasses.replace(stroke, target=(stroke.target[0] + right, stroke.target[1] + down))
 
 
 def initials_plan(rng: np.random.Generator, stretch: float) -> list[Stroke]:
@@ -237,9 +268,18 @@ def initials_plan(rng: np.random.Generator, stretch: float) -> list[Stroke]:
 
 
 def _letters(
-    rng: np.random.Generator, x: float, count: int, stretch: float, legibility: float, capital: bool
+    rng: np.random.Generator,
+    x: float,
+    count: int,
+    stretch: float,
+    legibility: float,
+    capital: bool,
+    lifted: float = 0.0,
 ) -> tuple[list[Stroke], float]:
-    """A run of joined letters; heights decay and widths grow where the writer does not care to be read."""
+    """A run of letters; heights decay and widths grow where the writer does not care to be read.
+
+    `lifted` is the probability that the pen is lifted between two letters.
+    """
     strokes: list[Stroke] = []
     if capital:
         strokes, x = _capital(rng, x, stretch)
@@ -247,20 +287,11 @@ def _letters(
     marks: list[Stroke] = []
     for number in range(max(count, 0)):
         decay = legibility + (1 - legibility) * math.exp(-0.5 * number)
-        kind = rng.choice(["x", "tall", "low", "round"], p=[0.5, 0.2, 0.12, 0.18])
-        top = {"x": 1.0, "tall": rng.uniform(1.8, 2.8), "low": 1.0, "round": 1.0}[kind] * decay
         width = stretch * rng.uniform(0.35, 0.75) * (2.0 - decay)
-        if kind == "round":
-            strokes += [Stroke((x + 0.9 * width, -top), -1.2), Stroke((x, -0.5 * top), -1.6)]
-            strokes += [Stroke((x + 0.5 * width, 0.0), -1.6), Stroke((x + width, -top), -1.0)]
-        else:
-            strokes.append(Stroke((x + 0.6 * width, -top), -rng.uniform(0.2, 1.3)))
-        bottom = rng.uniform(0.9, 1.9) * decay if kind == "low" else rng.normal(0, 0.08)
-        strokes.append(
-            Stroke((x + (0.35 if kind == "low" else 0.75) * width, bottom), -rng.uniform(0.0, 1.0))
-        )
-        if kind == "low":
-            strokes.append(Stroke((x + width, -0.3), -1.5))
+        if lifted and rng.random() < lifted:
+            x += 0.15 * width
+            strokes.append(Stroke((x, -rng.uniform(0.2, 1.0) * decay), 0.1, pen_down=False))
+        strokes += _letter(rng, x, width, decay)
         if rng.random() < 0.12 * legibility:
             dot = x + 0.7 * width
             marks += [
@@ -271,6 +302,43 @@ def _letters(
     if marks:
         strokes += [*marks, Stroke((x, -0.2), 0.3, pen_down=False)]
     return strokes, x
+
+
+def _letter(rng: np.random.Generator, x: float, width: float, decay: float) -> list[Stroke]:
+    """One small letter of no alphabet: the movements that letters are made of."""
+    kind = str(rng.choice(list(_KINDS), p=list(_KINDS.values())))
+    if kind == "round":
+        top = decay
+        return [
+            Stroke((x + 0.9 * width, -top), -1.2), Stroke((x, -0.5 * top), -1.6),
+            Stroke((x + 0.5 * width, 0.0), -1.6), Stroke((x + width, -top), -1.0),
+            Stroke((x + 0.75 * width, rng.normal(0, 0.08)), -rng.uniform(0.0, 1.0)),
+        ]  # fmt: skip
+    if kind == "arch":  # n, m, h: over the top and straight down
+        humps = int(rng.integers(1, 4))
+        places = [x + width * (hump + 1) / humps for hump in range(humps)]
+        up = [Stroke((place - 0.45 * width / humps, -decay), 1.1) for place in places]
+        down = [Stroke((place, rng.normal(0, 0.06)), 0.7) for place in places]
+        return [stroke for pair in zip(up, down, strict=True) for stroke in pair]
+    if kind == "angle":  # v, w, i: up and down in straight lines
+        return [Stroke((x + 0.5 * width, -decay), 0.1), Stroke((x + width, rng.normal(0, 0.06)), 0.15)]
+    if kind == "loop":  # e, l: round and across itself
+        top = rng.choice([1.0, 2.2]) * decay
+        return [
+            Stroke((x + 0.9 * width, -0.7 * top), -0.9), Stroke((x + 0.4 * width, -top), -1.6),
+            Stroke((x + 0.3 * width, -0.2 * top), -1.1), Stroke((x + width, -0.05), -1.5),
+        ]  # fmt: skip
+    top = decay * (rng.uniform(1.8, 2.8) if kind == "tall" else 1.0)
+    bottom = rng.uniform(0.9, 1.9) * decay if kind == "low" else rng.normal(0, 0.08)
+    strokes = [
+        Stroke((x + 0.6 * width, -top), -rng.uniform(0.2, 1.3)),
+        Stroke((x + (0.35 if kind == "low" else 0.75) * width, bottom), -rng.uniform(0.0, 1.0)),
+    ]
+    return [*strokes, Stroke((x + width, -0.3), -1.5)] if kind == "low" else strokes
+
+
+# How often small letters are of a kind.
+_KINDS = {"x": 0.26, "tall": 0.14, "low": 0.1, "round": 0.15, "arch": 0.15, "angle": 0.1, "loop": 0.1}
 
 
 def _capital(rng: np.random.Generator, x: float, stretch: float) -> tuple[list[Stroke], float]:
@@ -320,7 +388,7 @@ def _capital(rng: np.random.Generator, x: float, stretch: float) -> tuple[list[S
 
 def _flourish(rng: np.random.Generator, x: float, y: float) -> list[Stroke]:
     """What ends a signature: nothing, a long tail, an underline drawn back, a paraph of loops."""
-    kind = rng.choice(["none", "tail", "underline", "loops", "cross"], p=[0.35, 0.3, 0.15, 0.1, 0.1])
+    kind = rng.choice(list(_ENDINGS), p=list(_ENDINGS.values()))
     if kind == "tail":
         return [Stroke((x + rng.uniform(1, 5), rng.uniform(-2.0, 1.5)), rng.normal(0, 0.5))]
     if kind == "underline":
@@ -337,6 +405,32 @@ def _flourish(rng: np.random.Generator, x: float, y: float) -> list[Stroke]:
             along = x - turn * radius * 0.7
             strokes += [Stroke((along + radius, y - radius), -1.7), Stroke((along - radius, y + 0.3), -1.7)]
         return [*strokes, Stroke((x + 3 * radius, y + radius), -1.2)]
+    if kind == "strike":  # back and forth across the name
+        places = rng.uniform([-0.1 * x, -1.6], [0.25 * x, 0.8], (3, 2))
+        ends = rng.uniform([0.75 * x, -2.0], [1.2 * x + 1, 0.6], (3, 2))
+        turns = rng.normal(0, 0.5, 6)
+        path = [point for pair in zip(places, ends, strict=True) for point in pair]
+        count = int(rng.integers(2, 7))
+        return [
+            Stroke((float(px), float(py)), float(turn)) for (px, py), turn in zip(path, turns, strict=True)
+        ][:count]
+    if kind == "oval":  # round the whole name
+        high, low = -rng.uniform(1.5, 3.5), rng.uniform(0.5, 1.8)
+        return [
+            Stroke((x + 1.0, -0.5), 1.2), Stroke((0.5 * x, high), -1.5), Stroke((-1.0, -0.5), -1.3),
+            Stroke((0.5 * x, low), -1.3), Stroke((x + rng.uniform(0, 3), rng.uniform(-1.5, 0.5)), -1.2),
+        ]  # fmt: skip
+    if kind == "dots":
+        left = x * rng.uniform(0.2, 0.8)
+        dots = [(left + 0.8 * number, rng.uniform(0.9, 1.3)) for number in range(int(rng.integers(1, 4)))]
+        line = [Stroke((0.1 * x, 0.8), 0.1, pen_down=False), Stroke((0.9 * x, 0.7), rng.normal(0, 0.2))]
+        return line + [
+            stroke
+            for place, depth in dots
+            for stroke in (
+                Stroke((place, depth), 0.1, pen_down=False), Stroke((place + 0.12, depth + 0.06), 0.1),
+            )
+        ]  # fmt: skip
     if kind == "cross":
         left = x * rng.uniform(0.2, 0.6)
         return [
@@ -345,6 +439,12 @@ def _flourish(rng: np.random.Generator, x: float, y: float) -> list[Stroke]:
         ]
     return []
 
+
+# How often a signature ends in a way.
+_ENDINGS = {
+    "none": 0.32, "tail": 0.24, "underline": 0.13, "loops": 0.06, "cross": 0.07, "strike": 0.09, "oval": 0.05,
+    "dots": 0.04,
+}  # fmt: skip
 
 # Skeletons of digits and signs in a box of width 1 and height 2, y up from the baseline; each tuple is
 # (x, y, turn); a turn of None lifts the pen on the way there.
