@@ -19,7 +19,7 @@ from export.saved_model import DETECTOR_OUTPUTS, DetectorModule
 from training import record
 from training.cleaner.noise import SIDE
 from training.errors import UserError
-from training.extractor.preprocessing import HEIGHT, MARGIN, OUTSIDE, WIDTH
+from training.extractor.preprocessing import BALANCE, HEIGHT, SPREAD, WIDTH
 from training.files import sha256
 from training.runner import LoadedModel
 
@@ -130,7 +130,7 @@ def convert_saved_model(
 
 
 def convert_extractor(loaded: LoadedModel, output: str | os.PathLike[str], **_: Any) -> pathlib.Path:
-    """Writes an extractor as ONNX: `image` float32 [batch, 96, 256, 1] to `embedding` float32 [batch, d].
+    """Writes an extractor as ONNX: `image` float32 [batch, 96, 192, 1] to `embedding` float32 [batch, d].
 
     The batch dimension is always free: one page may hold several signatures.
 
@@ -148,10 +148,12 @@ def convert_extractor(loaded: LoadedModel, output: str | os.PathLike[str], **_: 
         "signver.threshold": repr(_verification_threshold(loaded)),
         "signver.preprocessing": json.dumps(
             {
-                "outside": "grey; ink is at or below Otsu's threshold; cut to the ink, "
-                f"{OUTSIDE:.1%} of it left out on each side; averaged by area into "
-                f"{HEIGHT - 2 * MARGIN}x{WIDTH - 2 * MARGIN}, aspect ratio kept, "
-                f"centred in {HEIGHT}x{WIDTH}; 1 is ink, 0 is paper"
+                "outside": "grey; ink is at or below Otsu's threshold; with a = "
+                f"{HEIGHT / 2:g} / ({SPREAD[0]} standard deviations of the ink's rows) and b = "
+                f"{WIDTH / 2:g} / ({SPREAD[1]} of its columns), height times "
+                f"a^{(1 + BALANCE) / 2:g} b^{(1 - BALANCE) / 2:g}, width times "
+                f"b^{(1 + BALANCE) / 2:g} a^{(1 - BALANCE) / 2:g}, averaged by area, the ink's mean "
+                f"in the middle of {HEIGHT}x{WIDTH}; 1 is ink, 0 is paper"
             }
         ),
     }

@@ -1,6 +1,6 @@
 """From a scanned signature to what the extractor sees, in numpy; the training's twin of it is in TensorFlow.
 
-grey level -> Otsu's threshold -> ink or paper -> cut to the ink -> fitted into 96×256, centred
+grey level -> Otsu's threshold -> ink or paper -> mean and spread of the ink -> scaled and centred by them
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ import numpy as np
 from signver.errors import SignVerError
 from signver.images import Picture, as_rgb
 
-HEIGHT, WIDTH = 96, 256
-MARGIN = 4
-OUTSIDE = 0.004
+HEIGHT, WIDTH = 96, 192
+# Half the picture's height and width, in standard deviations of the ink.
+SPREAD = (2.3, 2.2)
+# How far height and width are scaled apart: 0 keeps the aspect ratio, 1 gives all signatures the same.
+BALANCE = 0.3
+# A line is as high as this share of its length, at least; else it would fill the picture.
+_FLATTEST = 1 / 8
 # Fewer pixels of ink are a speck, not a signature; more than this share is no ink on paper.
 _LEAST_INK = 16
 _MOST_INK = 0.6
-# Larger pictures are averaged in whole blocks first: the result has 256 columns.
+# Larger pictures are averaged in whole blocks first: the result has 192 columns.
 _LONGEST = 4096
 
 
@@ -27,7 +31,7 @@ def normalise_signature(picture: Picture) -> np.ndarray:
       picture: a path, a Pillow image or uint8 pixels; dark ink on light paper.
 
     Returns:
-      float32 [96, 256], 1 where all is ink, 0 where none is.
+      float32 [96, 192], 1 where all is ink, 0 where none is.
 
     Raises:
       SignVerError: the picture cannot be read, or holds no signature.
@@ -46,16 +50,13 @@ def normalise_signature(picture: Picture) -> np.ndarray:
             "paper. Invert the picture, or cut it to the signature."
         )
     ink = found.astype(np.float32)
-    top, bottom = _extent(ink.sum(axis=1))
-    left, right = _extent(ink.sum(axis=0))
-    height, width = bottom - top, right - left
-    scale = min((HEIGHT - 2 * MARGIN) / height, (WIDTH - 2 * MARGIN) / width)
-    rows, columns = (max(1, int(np.round(side * scale))) for side in (height, width))
-    small = _areas(height, rows) @ ink[top:bottom, left:right] @ _areas(width, columns).T
-    result = np.zeros((HEIGHT, WIDTH), np.float32)
-    above, before = (HEIGHT - rows) // 2, (WIDTH - columns) // 2
-    result[above : above + rows, before : before + columns] = small
-    return result
+    middle_y, spread_y = _moments(ink.sum(axis=1, dtype=np.float64))
+    middle_x, spread_x = _moments(ink.sum(axis=0, dtype=np.float64))
+    spread_x, spread_y = max(spread_x, _FLATTEST * spread_y), max(spread_y, _FLATTEST * spread_x)
+    down, across = _scales(spread_y, spread_x)
+    rows = _areas(ink.shape[0], HEIGHT, middle_y, down)
+    columns = _areas(ink.shape[1], WIDTH, middle_x, across)
+    return rows @ ink @ columns.T
 
 
 def otsu(grey: np.ndarray) -> int:
@@ -72,17 +73,27 @@ def otsu(grey: np.ndarray) -> int:
     return int(np.argmax(np.divide(between, weight, out=np.zeros(256), where=weight > 0)))
 
 
-def _extent(mass: np.ndarray) -> tuple[int, int]:
-    total = mass.sum()
-    first = int((np.cumsum(mass) <= OUTSIDE * total).sum())
-    last = mass.size - int((np.cumsum(mass[::-1]) <= OUTSIDE * total).sum())
-    return min(first, max(last, 1) - 1), max(last, 1)
+def _moments(mass: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of the ink along one axis, in pixels; a pixel has a width."""
+    place = np.arange(mass.size) + 0.5
+    middle = float(mass @ place / mass.sum())
+    return middle, float(np.sqrt(mass @ (place - middle) ** 2 / mass.sum() + 1 / 12))
 
 
-def _areas(source: int, target: int) -> np.ndarray:
-    """float32 [target, source]: the share of each source pixel in each target pixel; rows sum to 1."""
-    step = source / target
-    low = np.arange(target)[:, np.newaxis] * step
+def _scales(spread_y: float, spread_x: float) -> tuple[float, float]:
+    """By what height and width are multiplied."""
+    down, across = HEIGHT / 2 / SPREAD[0] / spread_y, WIDTH / 2 / SPREAD[1] / spread_x
+    more, less = (1 + BALANCE) / 2, (1 - BALANCE) / 2
+    return down**more * across**less, across**more * down**less
+
+
+def _areas(source: int, target: int, middle: float, scale: float) -> np.ndarray:
+    """float32 [target, source]: the share of each source pixel in each target pixel.
+
+    `middle` of the source comes to the target's middle; what lies outside the source is paper.
+    """
+    step = 1 / scale
+    low = middle + (np.arange(target)[:, np.newaxis] - target / 2) * step
     edge = np.arange(source)[np.newaxis]
     overlap = np.minimum(low + step, edge + 1) - np.maximum(low, edge)
     return (np.maximum(overlap, 0.0) / step).astype(np.float32)

@@ -20,13 +20,15 @@ import tensorflow as tf
 from training.data import records
 from training.data.signatures import FORGED
 from training.errors import UserError
-from training.extractor.preprocessing import HEIGHT, MARGIN, WIDTH, normalise
+from training.extractor.preprocessing import HEIGHT, WIDTH, normalise, scales
 
 # Grey uint8 [h, w] of one signature to the uint8 pixels that a network sees.
 Prepare = Callable[[np.ndarray], np.ndarray]
 
 _FEWEST_GENUINE = 2
 _INK = 40
+# Free border, in pixels, where the size is kept.
+_MARGIN = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +36,7 @@ class SignatureSet:
     """All signatures of a data set, normalised.
 
     Attributes:
-      images: uint8 [n, 96, 256], 255 where all is ink; another size where another network asks for it.
+      images: uint8 [n, 96, 192], 255 where all is ink; another size where another network asks for it.
       writers: int32 [n], index into `names`.
       forged: bool [n]; a forgery stands under the writer that it imitates.
       names: the writers.
@@ -61,7 +63,7 @@ class Jitter:
       shear: standard deviation, as a slope.
       scale: largest change of size and of width against height, as a fraction.
       shift: largest shift, as a fraction of the picture.
-      fit: standard deviation of how much smaller than the picture the ink is, as a fraction.
+      fit: standard deviation of the size after the fit into the picture, as a fraction.
       stroke: probability of a thicker or thinner pen.
       blur: probability of a coarser scan.
       dirt: probability of specks and of a piece cut out.
@@ -194,7 +196,7 @@ def training_batches(
     size: int = 1,
     first_step: int = 0,
 ) -> Iterator[tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]]:
-    """Endless batches of one rank: images uint8 [b, 96, 256, 1], (writers int32 [b], forged int32 [b]).
+    """Endless batches of one rank: images uint8 [b, 96, 192, 1], (writers int32 [b], forged int32 [b]).
 
     Raises:
       UserError: a batch that the writers of a step or the ranks do not divide.
@@ -283,13 +285,19 @@ def _move(image: np.ndarray, jitter: Jitter, rng: np.random.Generator, look: Loo
     rows, columns = np.nonzero(image > _INK)
     if not rows.size:
         return image
-    moved = np.column_stack([columns, rows])[:: max(1, rows.size // 512)] @ matrix.T
-    low, high = moved.min(axis=0), moved.max(axis=0)
-    fit = np.min((size - 2 * MARGIN) / np.maximum(high - low, 1))
-    fit = (fit if jitter.refit else min(fit, 1.0)) * (1 - abs(rng.normal(0, jitter.fit)))
+    thinned = max(1, rows.size // 512)
+    moved = np.column_stack([columns, rows])[::thinned] @ matrix.T
     centre = size / 2 + rng.uniform(-jitter.shift, jitter.shift, 2) * size
-    matrix = matrix * fit
-    affine = np.column_stack([matrix, centre - fit * (low + high) / 2])
+    if jitter.refit:
+        middle = moved.mean(axis=0)
+        down, across = scales(*np.maximum(moved.std(axis=0), 2.0)[::-1])
+        fit = np.diag([across, down]) * np.exp(rng.normal(0, jitter.fit))
+    else:
+        low, high = moved.min(axis=0), moved.max(axis=0)
+        middle = (low + high) / 2
+        room = np.min((size - 2 * _MARGIN) / np.maximum(high - low, 1))
+        fit = np.eye(2) * min(room, 1.0) * (1 - abs(rng.normal(0, jitter.fit)))
+    affine = np.column_stack([fit @ matrix, centre - fit @ middle])
     if look is None:
         return cv2.warpAffine(image, affine, image.shape[::-1], flags=cv2.INTER_LINEAR)
     back = cv2.invertAffineTransform(affine).astype(np.float32)

@@ -1,24 +1,32 @@
 """From a scanned signature to what the network sees: the shape of the ink, and nothing of pen or paper.
 
-    grey level -> Otsu's threshold -> ink or paper -> cut to the ink -> fitted into 96×256, centred
+    grey level -> Otsu's threshold -> ink or paper -> mean and spread of the ink -> scaled and centred by them
 
 The paper's grey tells genuine from forged in raw CEDAR, the ink's in SigComp; neither says anything about
-the hand, so no grey level survives. The resampling is exact area averaging, written as two matrix products,
-so that any language computes the same values; `signver/preprocessing.py` does it in numpy, and a test holds
-the two equal.
+the hand, so no grey level survives. Place and size come from the ink's mass and not from its outline: a tail
+that ends elsewhere, or a speck, would move and shrink everything else. That alone took the skilled EER of
+plain gradient histograms from 25.5 to 22.1 % on CEDAR and from 26.8 to 24.4 % on SigComp Dutch
+(`docs/realism.md`).
+
+The resampling is exact area averaging, written as two matrix products, so that any language computes the same
+values; `signver/preprocessing.py` does it in numpy, and a test holds the two equal.
 
 Sources: Otsu 1979, "A Threshold Selection Method from Gray-Level Histograms".
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
-HEIGHT, WIDTH = 96, 256
-# Free border around the ink, in pixels of the result.
-MARGIN = 4
-# Share of the ink that may lie outside the cut on each side: specks of dirt do not shrink a signature.
-OUTSIDE = 0.004
+HEIGHT, WIDTH = 96, 192
+# Half the picture's height and width, in standard deviations of the ink.
+SPREAD = (2.3, 2.2)
+# How far height and width are scaled apart: 0 keeps the aspect ratio, 1 gives all signatures the same.
+BALANCE = 0.3
+# A line is as high as this share of its length, at least; else it would fill the picture.
+_FLATTEST = 1 / 8
 
 
 def normalise(grey: tf.Tensor) -> tf.Tensor:
@@ -28,23 +36,27 @@ def normalise(grey: tf.Tensor) -> tf.Tensor:
       grey: uint8 [h, w], dark ink on light paper.
 
     Returns:
-      float32 [96, 256], 1 where all is ink, 0 where none is; all 0 where the image has no ink.
+      float32 [96, 192], 1 where all is ink, 0 where none is; all 0 where the image has no ink.
     """
     ink = tf.cast(tf.cast(grey, tf.int32) <= otsu(grey), tf.float32)
-    top, bottom = _extent(tf.reduce_sum(ink, axis=1))
-    left, right = _extent(tf.reduce_sum(ink, axis=0))
-    height, width = bottom - top, right - left
-    room = [HEIGHT - 2 * MARGIN, WIDTH - 2 * MARGIN]
-    scale = tf.minimum(
-        room[0] / tf.maximum(height, 1), room[1] / tf.maximum(width, 1)
-    )  # float64: integers divide so
-    rows = tf.maximum(1, tf.cast(tf.round(tf.cast(height, tf.float64) * scale), tf.int32))
-    columns = tf.maximum(1, tf.cast(tf.round(tf.cast(width, tf.float64) * scale), tf.int32))
-    cut = ink[top:bottom, left:right]
-    small = tf.matmul(tf.matmul(_areas(height, rows), cut), _areas(width, columns), transpose_b=True)
-    above, before = (HEIGHT - rows) // 2, (WIDTH - columns) // 2
-    padding = [[above, HEIGHT - rows - above], [before, WIDTH - columns - before]]
-    return tf.ensure_shape(tf.pad(small, padding), [HEIGHT, WIDTH])
+    middle_y, spread_y = _moments(tf.reduce_sum(ink, axis=1))
+    middle_x, spread_x = _moments(tf.reduce_sum(ink, axis=0))
+    spread_x, spread_y = (
+        tf.maximum(spread_x, _FLATTEST * spread_y),
+        tf.maximum(spread_y, _FLATTEST * spread_x),
+    )
+    down, across = scales(spread_y, spread_x)
+    rows = _areas(tf.shape(ink)[0], HEIGHT, middle_y, down)
+    columns = _areas(tf.shape(ink)[1], WIDTH, middle_x, across)
+    small = tf.matmul(tf.matmul(rows, ink), columns, transpose_b=True)
+    return tf.ensure_shape(small, [HEIGHT, WIDTH])
+
+
+def scales(spread_y: Any, spread_x: Any) -> tuple[Any, Any]:
+    """By what height and width are multiplied; of tensors or of numbers, in pixels."""
+    down, across = HEIGHT / 2 / SPREAD[0] / spread_y, WIDTH / 2 / SPREAD[1] / spread_x
+    more, less = (1 + BALANCE) / 2, (1 - BALANCE) / 2
+    return down**more * across**less, across**more * down**less
 
 
 def otsu(grey: tf.Tensor) -> tf.Tensor:
@@ -60,19 +72,23 @@ def otsu(grey: tf.Tensor) -> tf.Tensor:
     return tf.where(plain, -1, tf.argmax(spread, output_type=tf.int32))
 
 
-def _extent(mass: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """First index and one past the last that hold all but `OUTSIDE` of the mass on either side."""
-    total = tf.reduce_sum(mass)
-    forward, backward = tf.cumsum(mass), tf.cumsum(mass, reverse=True)
-    first = tf.reduce_sum(tf.cast(forward <= OUTSIDE * total, tf.int32))
-    last = tf.size(mass) - tf.reduce_sum(tf.cast(backward <= OUTSIDE * total, tf.int32))
-    return tf.minimum(first, tf.maximum(last, 1) - 1), tf.maximum(last, 1)
+def _moments(mass: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and standard deviation of the ink along one axis, float64 in pixels; a pixel has a width."""
+    mass = tf.cast(mass, tf.float64)
+    place = tf.range(tf.size(mass), dtype=tf.float64) + 0.5
+    total = tf.maximum(tf.reduce_sum(mass), 1.0)
+    middle = tf.reduce_sum(mass * place) / total
+    variance = tf.reduce_sum(mass * tf.square(place - middle)) / total
+    return middle, tf.sqrt(variance + 1 / 12)
 
 
-def _areas(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
-    """float32 [target, source]: the share of each source pixel in each target pixel; rows sum to 1."""
-    step = tf.cast(source, tf.float64) / tf.cast(target, tf.float64)
-    low = tf.range(target, dtype=tf.float64)[:, tf.newaxis] * step
-    edge = tf.range(source, dtype=tf.float64)[tf.newaxis]
+def _areas(source: tf.Tensor, target: int, middle: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    """float32 [target, source]: the share of each source pixel in each target pixel.
+
+    `middle` of the source comes to the target's middle; what lies outside the source is paper.
+    """
+    step = 1 / scale
+    low = middle + (tf.range(target, dtype=tf.float64)[:, tf.newaxis] - target / 2) * step
+    edge = tf.range(tf.cast(source, tf.float64), dtype=tf.float64)[tf.newaxis]
     overlap = tf.minimum(low + step, edge + 1) - tf.maximum(low, edge)
     return tf.cast(tf.maximum(overlap, 0.0) / step, tf.float32)
