@@ -145,7 +145,7 @@ def convert_extractor(loaded: LoadedModel, output: str | os.PathLike[str], **_: 
     metadata = _common_metadata(loaded, "extractor") | {
         "signver.input_size": json.dumps([HEIGHT, WIDTH]),
         "signver.embedding": str(size),
-        "signver.threshold": repr(_verification_threshold(loaded)),
+        **_verification_metadata(loaded),
         "signver.preprocessing": json.dumps(
             {
                 "outside": "grey; ink is at or below Otsu's threshold; with a = "
@@ -199,15 +199,19 @@ def convert_siamese(loaded: LoadedModel, output: str | os.PathLike[str], **_: An
     )
     metadata = _common_metadata(loaded, "siamese") | SIAMESE_METADATA
     metadata["signver.head"] = "concatenated embeddings"
-    metadata["signver.threshold"] = repr(_verification_threshold(loaded))
+    metadata |= _verification_metadata(loaded)
     shapes: dict[str, list[int | str]] = {"input0": list(INPUT), "input1": list(INPUT)}
     shapes |= {"output0": [1, EMBEDDING], "output1": [1, EMBEDDING], "output2": [1, 1]}
     names = (["input0", "input1"], ["output0", "output1", "output2"])
     return _write(model, output, *names, shapes, metadata, weight_bytes(loaded.model))
 
 
-def _verification_threshold(loaded: LoadedModel) -> float:
-    """The cosine at the equal error rate of the run's validation writers, at the evaluation that was best."""
+def _verification_metadata(loaded: LoadedModel) -> dict[str, str]:
+    """Threshold and calibration on the run's validation writers, at the evaluation that was best.
+
+    The threshold is the cosine at the equal error rate; the calibration makes a probability of "genuine" of a
+    cosine.
+    """
     path = _model_dir(loaded) / "metrics.jsonl"
     lines = (
         [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
@@ -218,7 +222,12 @@ def _verification_threshold(loaded: LoadedModel) -> float:
             f"{path}: no evaluation with forgeries, so no threshold; train with --mode=train_and_eval on a "
             "set that has them."
         )
-    return float(min(found, key=lambda line: line["eer_skilled"])["threshold_skilled"])
+    best = min(found, key=lambda line: line["eer_skilled"])
+    metadata = {"signver.threshold": repr(float(best["threshold_skilled"]))}
+    if best.get("calibration_slope") is not None:
+        fitted = {key: best[f"calibration_{key}"] for key in ("slope", "offset")}
+        metadata["signver.calibration"] = json.dumps(fitted)
+    return metadata
 
 
 def _convert_cleaner(

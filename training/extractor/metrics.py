@@ -165,7 +165,7 @@ def random_eer(scores: Sequence[Scores]) -> float:
 
 
 def summarise(scores: Sequence[Scores]) -> dict[str, float]:
-    """Figures of one evaluation: EER and AUC, skilled and random; false acceptance at fixed rejection."""
+    """Figures of one evaluation: EER, AUC, false acceptance at fixed rejection; calibration."""
     figures: dict[str, float] = {}
     for kind in ("skilled", "random"):
         positive, negative = pooled(scores, kind)
@@ -173,6 +173,8 @@ def summarise(scores: Sequence[Scores]) -> dict[str, float]:
         figures[f"auc_{kind}"] = area_under_curve(positive, negative)
         for share in (0.01, 0.05):
             figures[f"far_{kind}_at_frr_{share:g}"] = acceptance_at(positive, negative, share)
+    fitted = calibrate(*pooled(scores, "skilled"))
+    figures |= {"calibration_slope": fitted.slope, "calibration_offset": fitted.offset}
     figures["writers"] = float(len(scores))
     return figures
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -40,12 +42,34 @@ def extractor(
     coarse = _normalised(layers.Conv2D(32, 1, use_bias=False)(_places(x)))
     x = layers.Concatenate()([layers.Flatten()(coarse), layers.Flatten()(histograms)])
     x = layers.Dropout(dropout)(x)
-    x = layers.Dense(embedding, use_bias=False)(x)
+    x = layers.Dense(embedding // 2, use_bias=False)(x)
     # What all signatures share says nothing.
     x = layers.BatchNormalization(momentum=_MOMENTUM, epsilon=1e-3, scale=False, dtype="float32")(x)
+    one_way = tf.keras.Model(image, layers.UnitNormalization(dtype="float32")(x), name="one_way")
     return tf.keras.Model(
-        image, layers.UnitNormalization(dtype="float32", name="embedding")(x), name="extractor"
+        image, Mirrored(one_way, dtype="float32", name="embedding")(image), name="extractor"
     )
+
+
+class Mirrored(tf.keras.layers.Layer):
+    """A network's embeddings of a picture and of its mirror image, side by side: two views, one training.
+
+    In training the picture alone is looked at and stands twice, which leaves the cosines as they are and
+    saves half the work. Training must show mirror images too (`Persona.mirror`).
+
+    Args:
+      network: pictures to embeddings of length 1.
+    """
+
+    def __init__(self, network: tf.keras.Model, **options: Any):
+        super().__init__(**options)
+        self.network = network
+
+    def call(self, image: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Embeddings of length 1, twice as long as the network's."""
+        one = self.network(image, training=training)
+        other = one if training else self.network(tf.reverse(image, axis=[2]), training=training)
+        return tf.concat([one, other], axis=-1) * math.sqrt(0.5)
 
 
 def directions(shape: Sequence[int], dtype: tf.DType | None = None) -> tf.Tensor:
