@@ -8,8 +8,8 @@ a run that did). For each seed both real sets are split by writer (12 test, 6 va
 the extractor is fine-tuned on each (`configs/extractor/finetune.yaml`), exported to ONNX, and measured
 through the SDK on the test writers of every set. Thresholds come from the validation writers of the set that
 the model was trained on last and are carried over. All images are normalised to their ink; the shortcut
-column is the best that a trivial cue (share of ink, stroke width, aspect) reaches on the same pairs. Steps
-that are there are reused.
+column is the best that a trivial cue (share of ink, stroke width, aspect) reaches on the same pairs, and the
+rows trained on nothing are histograms of stroke directions. Steps that are there are reused.
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ def main() -> None:
             )
             rows += [measure(onnx, name, data, other, sets[other], seed) for other in sets]
             print_table(rows)
+        rows += [measure(None, "nothing", data, name, data, seed) for name, data in sets.items()]
+    print_table(rows)
     figures = {
         "date": time.strftime("%Y-%m-%d"),
         "seeds": arguments.seeds,
@@ -184,23 +186,39 @@ def call(module: str, *arguments: str) -> None:
 
 
 def measure(
-    onnx: pathlib.Path, trained: str, trained_data: pathlib.Path, tested: str, data: pathlib.Path, seed: int
+    onnx: pathlib.Path | None,
+    trained: str,
+    trained_data: pathlib.Path,
+    tested: str,
+    data: pathlib.Path,
+    seed: int,
 ) -> dict[str, Any]:
-    """Figures of one model on the test writers of one set."""
+    """Figures of one model, or without one of direction histograms, on the test writers of one set."""
     from training.extractor.evaluate import shortcut_figures, verify
     from training.extractor.input import load_set
 
     signatures, held = load_set(f"{data}/test*"), load_set(f"{trained_data}/eval*")
     shortcuts = shortcut_figures(signatures, f"{data}/test*")
-    found = verify(
-        embed(onnx, f"{data}/test*"), signatures, embed(onnx, f"{trained_data}/eval*"), held, shortcuts
-    )
+    if onnx is None:
+        from training.extractor.baselines import direction_histograms
+
+        held_embeddings = direction_histograms(held.images)
+        middle = held_embeddings.mean(axis=0)
+        embeddings, held_embeddings = (
+            direction_histograms(signatures.images) - middle,
+            held_embeddings - middle,
+        )
+    else:
+        embeddings, held_embeddings = embed(onnx, f"{data}/test*"), embed(onnx, f"{trained_data}/eval*")
+    found = verify(embeddings, signatures, held_embeddings, held, shortcuts)
     row: dict[str, Any] = {"trained": trained, "tested": tested, "seed": seed}
     for figures in found.rows:
         k = figures["references"]
         row |= {
             f"{name}@{k}": figures[name] for name in ("eer_skilled", "eer_random", "accuracy", "auc_skilled")
         }
+        row[f"interval@{k}"] = figures["eer_skilled_interval"]
+    row["calibration_error"] = found.calibration_error
     row["shortcut"] = min(shortcuts[name]["eer_skilled"] for name in NORMALISED)
     return row
 
