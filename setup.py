@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the default models lie in models/default and ship inside the SDK, if there."""
+"""What pyproject.toml cannot say: the models of models/default ship inside the SDK, where they are there."""
 
 import pathlib
 

@@ -1,7 +1,7 @@
 """Signature of a bundle's manifest, which carries the hashes of everything else. Needs the extra `[signing]`.
 
-Ed25519, or ECDSA with SHA-256, over the bytes of `manifest.json`, in `manifest.json.sig` beside it, as OpenSSL
-reads it:
+Ed25519, or ECDSA with SHA-256, over the bytes of `manifest.json`, in `manifest.json.sig` beside it, in the
+form that OpenSSL reads:
 
     openssl genpkey -algorithm ed25519 -out key.pem && openssl pkey -in key.pem -pubout -out public.pem
     openssl pkeyutl -verify -pubin -inkey public.pem -rawin -in manifest.json -sigfile manifest.json.sig
@@ -48,8 +48,8 @@ def verify_signature(folder: pathlib.Path, content: bytes, public_key: str | os.
             raise SignVerError(f"{os.fspath(public_key)}: {_EXPECTED}, found {type(key).__name__}.")
     except crypto.InvalidSignature as error:
         raise SignVerError(
-            f"{folder / SIGNATURE}: not a signature of this manifest by {os.fspath(public_key)}; the manifest "
-            "was changed, or another key signed it."
+            f"{folder / SIGNATURE}: no signature of this manifest by {os.fspath(public_key)}: it was "
+            "changed, or another key signed it."
         ) from error
 
 
