@@ -5,7 +5,7 @@
     bundle = Bundle.load("bundle/")
     detector, extractor, matcher = bundle.detector(), bundle.extractor(), bundle.matcher()
 
-`python -m signver.bundle bundle/` re-proves a bundle on this machine, golden vectors included.
+`python -m signver.proof bundle/` re-proves a bundle on this machine, golden vectors included.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from signver.detector import Detector
 from signver.errors import SignVerError
 from signver.extractor import MetricExtractor
 from signver.matcher import Matcher
+from signver.model_file import open_model
 from signver.onnx_file import read_header
+from signver.signing import verify_signature
 
 _MOST_MODEL_BYTES = 1 << 31
 
@@ -61,8 +63,6 @@ class Bundle:
             )
         manifest, content = manifests.read(folder)
         if public_key is not None:
-            from signver.signing import verify_signature
-
             verify_signature(folder, content, public_key)
         manifests.check_files(folder, manifest)
         bundle = cls(folder, manifest)
@@ -119,6 +119,22 @@ class Bundle:
         """
         return Matcher(self._threshold("extractor", "cosine"))
 
+    def check_contract(self, kind: str) -> None:
+        """Holds the inputs and outputs that ONNX Runtime sees against the manifest.
+
+        Raises:
+          SignVerError: they differ, or this ONNX Runtime does not load the file.
+        """
+        model = self._model(kind)
+        session, _ = open_model(self.model_path(kind), kind)
+        for side, values in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
+            found = [(value.name, _dtype(value.type), list(value.shape)) for value in values]
+            wanted = [(value["name"], value["dtype"], value["shape"]) for value in model[side]]
+            if found != wanted:
+                raise SignVerError(
+                    f"{self.model_path(kind)}: its {side} are {found}; the manifest says {wanted}."
+                )
+
     def _model(self, kind: str) -> dict[str, Any]:
         if not self.has(kind):
             found = ", ".join(sorted(self.manifest["models"]))
@@ -158,3 +174,9 @@ def default_bundle() -> pathlib.Path | None:
         if (folder / manifests.NAME).is_file():
             return folder
     return None
+
+
+def _dtype(name: str) -> str:
+    """numpy's name of a type as ONNX Runtime writes it, e.g. "tensor(float)"."""
+    inner = name.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64"}.get(inner, inner)
