@@ -9,7 +9,7 @@ import pathlib
 import sys
 from typing import Any
 
-from export import bundle
+from export import bundle, quantize
 from training.data import location
 from training.errors import UserError, run_command
 
@@ -65,6 +65,7 @@ examples:
   python -m export bundle --detector=runs/detector --cleaner=runs/cleaner --extractor=runs/extractor \\
       --output=bundle
   python -m export validate bundle          # on any machine: hashes, contract, golden vectors
+  python -m export quantize bundle --output=bundle-int8
   python -m export siamese --checkpoint=convnet_best_loss.pt --output=verifier.onnx
 """
 
@@ -124,6 +125,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     validate.add_argument("--seed", type=int, default=0)
     validate.add_argument("--output", type=pathlib.Path, help="JSON report")
     bundle.add_arguments(commands.add_parser("bundle", help="models, contract and proof in one folder"))
+    quantize.add_arguments(commands.add_parser("quantize", help="int8 models of a bundle, where they pay"))
     _add_report(commands, sys.argv[1:] if arguments is None else arguments)
     _add_siamese(commands)
     return parser.parse_args(arguments)
@@ -171,6 +173,8 @@ def main() -> int:
         return siamese.run(arguments)
     if arguments.command == "bundle":
         return bundle.run(arguments, _function)
+    if arguments.command == "quantize":
+        return quantize.run(arguments)
     if arguments.command == "validate":
         return _validate_bundle(arguments) if arguments.bundle else _validate(arguments)
     return _convert(arguments)

@@ -93,13 +93,11 @@ class Part:
       kind: "detector", "cleaner" or "extractor".
       path: ONNX file.
       entry: its manifest entry, without file, size and hash.
-      proof: sentences for the card: what was compared with what.
     """
 
     kind: str
     path: pathlib.Path
     entry: dict[str, Any]
-    proof: Sequence[str]
 
 
 def check_target(output: pathlib.Path) -> None:
@@ -142,7 +140,7 @@ def write(
         (folder / "cards").mkdir()
         for part in parts:
             card = folder / part.entry["card"]
-            card.write_text(cards.card(part.kind, models[part.kind], part.proof), encoding="utf-8")
+            card.write_text(cards.card(part.kind, models[part.kind]), encoding="utf-8")
         (folder / NOTICE).write_text(cards.notice(models), encoding="utf-8")
         _write_manifest(folder, models, licence, key)
         try:
@@ -243,11 +241,12 @@ def _export(
             f"--{kind} {folder}: the ONNX file is not proved equal to the model.\n{report.text()}"
         )
     limits = ", ".join(f"{name} {limit:g}" for name, limit in report.as_dict()["limits"].items())
-    proof = [
-        f"Compared with the trained TensorFlow model on {len(images)} synthetic pictures "
-        f"(`python -m export bundle`); all differences within: {limits}."
-    ]
-    return Part(kind, path, _entry(kind, loaded, path, metadata, arguments), proof)
+    entry = _entry(kind, loaded, path, metadata, arguments)
+    entry["equality"] = (
+        f"Compared with the trained TensorFlow model on {len(images)} synthetic pictures by "
+        f"`python -m export bundle`; largest differences allowed: {limits}."
+    )
+    return Part(kind, path, entry)
 
 
 def _entry(

@@ -41,13 +41,12 @@ To run it, nothing but ONNX Runtime (MIT) is needed; the Python SDK adds NumPy (
 """
 
 
-def card(kind: str, entry: Mapping[str, Any], proof: Sequence[str]) -> str:
+def card(kind: str, entry: Mapping[str, Any]) -> str:
     """The card of one model.
 
     Args:
       kind: "detector", "cleaner" or "extractor".
       entry: its entry in the manifest.
-      proof: what the file was compared with, one sentence each.
     """
     run, validation = entry["run"], entry["validation"]
     versions = f"opset {entry['opset']}, IR {entry['ir_version']}"
@@ -72,8 +71,9 @@ def card(kind: str, entry: Mapping[str, Any], proof: Sequence[str]) -> str:
     lines += ["", "## Validation", "", f"{validation['data']}, at step {validation['step']}."]
     lines += _figures(validation["figures"]) or ["", "The run recorded no evaluation."]
     if "quantization" in entry:
-        lines += ["", "## float32 and int8", *_figures(entry["quantization"])]
-    lines += _section("Equality", proof, "-")
+        lines += ["", "## 8-bit integers", *_figures(entry["quantization"])]
+    if "equality" in entry:
+        lines += ["", "## Equality", "", entry["equality"]]
     lines += _section("Limits", _LIMITS[kind], "-")
     lines += ["", "## Run", "", "| | |", "|---|---|"]
     lines += [f"| {key} | `{run[key]}` |" for key in sorted(run) if key != "data"]

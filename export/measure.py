@@ -95,12 +95,14 @@ def signature_set(writers: int, seed: int) -> list[tuple[np.ndarray, int, bool]]
     ]
 
 
-def milliseconds(call: Callable[[Any], Any], items: Sequence[Any]) -> float:
-    """Median time of a call over the first items, after one call to warm up."""
-    call(items[0])
-    times = []
-    for item in items[:_TIMED]:
-        begun = time.perf_counter()
-        call(item)
-        times.append(1000 * (time.perf_counter() - begun))
-    return statistics.median(times)
+def race(calls: Sequence[Callable[[Any], Any]], items: Sequence[Any]) -> list[float]:
+    """Median milliseconds of each call; the calls take turns, so that other work slows all alike."""
+    times: list[list[float]] = [[] for _ in calls]
+    for number in range(_TIMED + 1):
+        item = items[number % len(items)]
+        for call, taken in zip(calls, times, strict=True):
+            begun = time.perf_counter()
+            call(item)
+            taken.append(1000 * (time.perf_counter() - begun))
+    # The first call warms up.
+    return [statistics.median(taken[1:]) for taken in times]
