@@ -9,7 +9,7 @@ import pathlib
 import sys
 from typing import Any
 
-from export import bundle, quantize
+from export import bundle, csharp, quantize
 from training.data import location
 from training.errors import UserError, run_command
 
@@ -125,6 +125,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     validate.add_argument("--seed", type=int, default=0)
     validate.add_argument("--output", type=pathlib.Path, help="JSON report")
     bundle.add_arguments(commands.add_parser("bundle", help="models, contract and proof in one folder"))
+    csharp.add_arguments(commands.add_parser("csharp", help="a C# program that uses a bundle"))
     quantize.add_arguments(commands.add_parser("quantize", help="int8 models of a bundle, where they pay"))
     _add_report(commands, sys.argv[1:] if arguments is None else arguments)
     _add_siamese(commands)
@@ -173,6 +174,8 @@ def main() -> int:
         return siamese.run(arguments)
     if arguments.command == "bundle":
         return bundle.run(arguments, _function)
+    if arguments.command == "csharp":
+        return csharp.run(arguments)
     if arguments.command == "quantize":
         return quantize.run(arguments)
     if arguments.command == "validate":

@@ -195,7 +195,7 @@ class Golden:
         checks = [_compare(f"{name} box", box[0], np.asarray(case["box"]), limits["box"])]
         (crop,) = get_image_crops(page, box, margin=case["margin"])
         checks.append(
-            _compare(f"{name} crop", np.asarray(crop.shape), np.asarray(case["crop"]), limits["crop"])
+            _compare(f"{name} crop", np.asarray(crop.shape[:2]), np.asarray(case["crop"]), limits["crop"])
         )
         if self.bundle.has("cleaner"):
             crop = self.bundle.cleaner(self._threads).clean(crop)
