@@ -10,8 +10,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from signver import manifest as manifests
@@ -163,6 +165,7 @@ class Bundle:
                     f"opset {found[0]} and IR {found[1]}; the manifest says {model['opset']} and "
                     f"{model['ir_version']}."
                 )
+            _check_metadata(kind, model, header.metadata)
         except SignVerError as error:
             raise SignVerError(f"{self.path / model['file']}: {error}") from error
 
@@ -174,6 +177,26 @@ def default_bundle() -> pathlib.Path | None:
         if (folder / manifests.NAME).is_file():
             return folder
     return None
+
+
+def _check_metadata(kind: str, model: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
+    """What decides stands in the manifest and in the file; who changed one of them is found out."""
+    if metadata.get("signver.model") != kind:
+        raise SignVerError(
+            f"no {kind}; its metadata say signver.model={metadata.get('signver.model', 'nothing')}."
+        )
+    name, key = {"detector": ("score", "score_threshold"), "extractor": ("cosine", "threshold")}.get(
+        kind, ("", "")
+    )
+    try:
+        labels = json.loads(metadata.get("signver.classes", "{}"))
+        threshold = float(metadata[f"signver.{key}"]) if name else None
+    except (KeyError, ValueError, RecursionError) as error:
+        raise SignVerError(f"damaged metadata ({error!r}).") from error
+    if labels != model["labels"]:
+        raise SignVerError(f"its labels are {labels}; the manifest says {model['labels']}.")
+    if name and threshold != model["thresholds"].get(name, {}).get("value"):
+        raise SignVerError(f"its threshold is {threshold}; the manifest says another '{name}'.")
 
 
 def _dtype(name: str) -> str:

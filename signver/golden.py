@@ -1,6 +1,6 @@
 """Golden vectors of a bundle: inputs and what must come out, run through the models on this machine.
 
-`golden/golden.json` lists tensors (raw little-endian values, rows first) and cases, as docs/sdk.md describes them.
+`golden/golden.json` lists tensors (raw little-endian values, rows first) and cases; docs/sdk.md has the form.
 A program in another language runs the same cases.
 """
 

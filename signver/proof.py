@@ -1,7 +1,7 @@
 """Re-proves a bundle on the machine that will run it: `python -m signver.proof bundle/`.
 
-Needs what the SDK needs and nothing else. Hashes and headers first, so that no byte of a changed model gets to
-ONNX Runtime; then the contract of every model, then the golden vectors.
+Needs what the SDK needs and nothing else. Hashes and headers first, so that no byte of a changed model is run
+by ONNX Runtime; then the contract of every model, then the golden vectors.
 """
 
 from __future__ import annotations
