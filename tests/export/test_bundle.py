@@ -175,7 +175,7 @@ def test_an_asked_for_signature_that_is_missing_or_a_wrong_key_is_said(whole_bun
     with pytest.raises(SignVerError, match="cannot read this key"):
         Bundle.load(whole_bundle, public_key=tmp_path / "none.pem")
     private, _ = key_files(tmp_path, rsa.generate_private_key(65537, 2048))
-    with pytest.raises(UserError, match="--sign .*found RSAPrivateKey"):
+    with pytest.raises(UserError, match=r"--sign .*found RSAPrivateKey"):
         maker.write(tmp_path / "signed", parts_of(whole_bundle), "Apache-2.0", 5, str(private))
     assert not (tmp_path / "signed").exists()
 
