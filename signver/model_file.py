@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-
-import onnxruntime
+from typing import TYPE_CHECKING
 
 from signver.errors import SignVerError
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 # What `signver.format` must say; it changes when a caller written for an older file would go wrong.
 FORMAT = "1"
@@ -25,6 +27,8 @@ def open_model(
     Raises:
       SignVerError: the file is missing, damaged, of another kind or of another format.
     """
+    import onnxruntime
+
     name = os.fspath(path)
     if not os.path.isfile(name):
         raise SignVerError(f"{name}: no such file.")
