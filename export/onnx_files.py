@@ -1,4 +1,4 @@
-"""What every exported ONNX file has in common: versions, the marks that the SDK asks for, how it is written."""
+"""What every exported ONNX file has in common: versions, marks that the SDK asks for, how it is written."""
 
 from __future__ import annotations
 

@@ -1,0 +1,160 @@
+"""A bundle: the models of one release in one folder, with a manifest that proves every file of it.
+
+    from signver.bundle import Bundle
+
+    bundle = Bundle.load("bundle/")
+    detector, extractor, matcher = bundle.detector(), bundle.extractor(), bundle.matcher()
+
+`python -m signver.bundle bundle/` re-proves a bundle on this machine, golden vectors included.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Any
+
+from signver import manifest as manifests
+from signver.cleaner import Cleaner
+from signver.detector import Detector
+from signver.errors import SignVerError
+from signver.extractor import MetricExtractor
+from signver.matcher import Matcher
+from signver.onnx_file import read_header
+
+_MOST_MODEL_BYTES = 1 << 31
+
+
+class Bundle:
+    """A verified folder.
+
+    Attributes:
+      path: the folder.
+      manifest: the parsed `manifest.json`, as `manifest.schema.json` describes it.
+    """
+
+    def __init__(self, path: pathlib.Path, manifest: dict[str, Any]):
+        """Use `Bundle.load`, which verifies."""
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str] | None = None, *, public_key: str | os.PathLike[str] | None = None
+    ) -> Bundle:
+        """Opens a bundle: manifest, hashes and sizes of all files, and the models' own headers are checked.
+
+        Args:
+          path: the folder; None takes the bundle that ships with the package.
+          public_key: PEM file; the manifest must then be signed with its private key. Needs the extra
+            `[signing]`.
+
+        Raises:
+          SignVerError: no bundle, a damaged or changed one, one of a newer schema, or a signature that is
+            missing or wrong.
+        """
+        folder = pathlib.Path(path) if path is not None else default_bundle()
+        if folder is None:
+            raise SignVerError(
+                "no models ship with this installation; name a bundle, as Bundle.load('bundle/') does, or "
+                "make one with `python -m export bundle`."
+            )
+        manifest, content = manifests.read(folder)
+        if public_key is not None:
+            from signver.signing import verify_signature
+
+            verify_signature(folder, content, public_key)
+        manifests.check_files(folder, manifest)
+        bundle = cls(folder, manifest)
+        for kind in manifest["models"]:
+            bundle._check_header(kind)
+        return bundle
+
+    def has(self, kind: str) -> bool:
+        """Whether the bundle holds a "detector", a "cleaner" or an "extractor"."""
+        return kind in self.manifest["models"]
+
+    def model_path(self, kind: str) -> pathlib.Path:
+        """The ONNX file of a kind.
+
+        Raises:
+          SignVerError: the bundle has none.
+        """
+        return self.path / self._model(kind)["file"]
+
+    def detector(self, threads: int = 0) -> Detector:
+        """The detector, with the manifest's labels and threshold.
+
+        Raises:
+          SignVerError: the bundle has none.
+        """
+        detector = Detector(threads).load(self.model_path("detector"))
+        detector.class_names = {int(key): name for key, name in self._model("detector")["labels"].items()}
+        detector.score_threshold = self._threshold("detector", "score")
+        return detector
+
+    def cleaner(self, threads: int = 0) -> Cleaner:
+        """The cleaner.
+
+        Raises:
+          SignVerError: the bundle has none.
+        """
+        return Cleaner(threads).load(self.model_path("cleaner"))
+
+    def extractor(self, threads: int = 0) -> MetricExtractor:
+        """The extractor, with the manifest's threshold.
+
+        Raises:
+          SignVerError: the bundle has none.
+        """
+        extractor = MetricExtractor(threads).load(self.model_path("extractor"))
+        extractor.threshold = self._threshold("extractor", "cosine")
+        return extractor
+
+    def matcher(self) -> Matcher:
+        """A matcher with the extractor's threshold.
+
+        Raises:
+          SignVerError: the bundle has no extractor.
+        """
+        return Matcher(self._threshold("extractor", "cosine"))
+
+    def _model(self, kind: str) -> dict[str, Any]:
+        if not self.has(kind):
+            found = ", ".join(sorted(self.manifest["models"]))
+            raise SignVerError(f"{self.path}: this bundle holds no {kind}; it holds {found}.")
+        return self.manifest["models"][kind]
+
+    def _threshold(self, kind: str, name: str) -> float:
+        thresholds = self._model(kind)["thresholds"]
+        if name not in thresholds:
+            raise SignVerError(f"{self.path / manifests.NAME}: the {kind} has no threshold '{name}'.")
+        return float(thresholds[name]["value"])
+
+    def _check_header(self, kind: str) -> None:
+        """What the file says of itself is what the manifest says, and a plain runtime can load it."""
+        model = self._model(kind)
+        try:
+            header = read_header(manifests.read_inside(self.path, model["file"], _MOST_MODEL_BYTES))
+            if header.external_data:
+                raise SignVerError("keeps weights in other files; a bundle's models hold their own.")
+            if header.custom_operators or header.functions:
+                names = ", ".join(header.custom_operators) or "functions of its own"
+                raise SignVerError(f"needs operators that a plain ONNX Runtime lacks: {names}.")
+            found = (header.opsets.get("", header.opsets.get("ai.onnx")), header.ir_version)
+            if found != (model["opset"], model["ir_version"]):
+                raise SignVerError(
+                    f"opset {found[0]} and IR {found[1]}; the manifest says {model['opset']} and "
+                    f"{model['ir_version']}."
+                )
+        except SignVerError as error:
+            raise SignVerError(f"{self.path / model['file']}: {error}") from error
+
+
+def default_bundle() -> pathlib.Path | None:
+    """The folder of the models that ship with the package or lie in the checkout; None without any."""
+    package = pathlib.Path(__file__).parent
+    for folder in (package / "default_models", package.parent / "models" / "default"):
+        if (folder / manifests.NAME).is_file():
+            return folder
+    return None
