@@ -177,7 +177,7 @@ class SignatureIndex:
             )
         index = cls(str(header["model"]), backend)
         for number, writer in enumerate(header["writers"]):
-            index._writers[check_name(writer)] = unit_rows(rows[owners == number])
+            index._writers[check_name(writer)] = rows[owners == number]
         return index
 
     def _who(self) -> str:
@@ -205,7 +205,8 @@ class _Searcher:
             scores = self._rows @ query
             places = np.argpartition(-scores, wanted - 1)[:wanted]
         exact = query.astype(np.float64)
-        found = self._exact[places] @ (exact / np.linalg.norm(exact))
+        # Row by row, not as a product of matrices, whose rounding depends on where a row lies.
+        found = (self._exact[places] * (exact / np.linalg.norm(exact))).sum(axis=1)
         ranked = sorted(
             zip(found.tolist(), places.tolist(), strict=True), key=lambda pair: (-pair[0], pair[1])
         )
@@ -270,6 +271,8 @@ def _read(data: bytes, name: str) -> tuple[dict[str, Any], np.ndarray, np.ndarra
         counts = np.bincount(owners, minlength=len(names))
         if len(owners) != len(rows) or len(counts) != len(names) or len(set(names)) != len(names):
             raise ValueError("its parts do not fit each other")
+        if not np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-3):
+            raise ValueError("an embedding is not of length 1")
         if (counts == 0).any():
             raise ValueError("a writer has no embedding")
         if not isinstance(values["format"], int) or not isinstance(values["model"], str):

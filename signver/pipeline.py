@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -15,6 +14,7 @@ from signver.errors import SignVerError
 from signver.images import Picture, as_rgb
 from signver.index import SignatureIndex
 from signver.matcher import Matcher
+from signver.once import Once, Source
 from signver.results import QUESTIONS, Candidate, Document, Hit, Identification, Mark, Page, Verification
 from signver.visualization import get_image_crops
 
@@ -28,9 +28,6 @@ SIGNATURE = QUESTIONS["signed"]
 # Added around a box on each side before it is cut out, as a fraction of it: annotators and detectors cut
 # the ends of long strokes.
 MARGIN = 0.05
-
-Model = TypeVar("Model")
-Source: TypeAlias = "Model | Callable[[], Model] | None"
 
 
 class Pipeline:
@@ -63,10 +60,10 @@ class Pipeline:
         score_threshold: float | None = None,
         threshold: float | None = None,
     ):
-        self._detector = _Once(detector, "detector")
-        self._cleaner = None if cleaner is None else _Once(cleaner, "cleaner")
-        self._extractor = _Once(extractor, "extractor")
-        self._matcher: _Once[Matcher] = _Once(self._make_matcher, "matcher")
+        self._detector = Once(detector, "detector")
+        self._cleaner = None if cleaner is None else Once(cleaner, "cleaner")
+        self._extractor = Once(extractor, "extractor")
+        self._matcher: Once[Matcher] = Once(self._make_matcher, "matcher")
         self._score_threshold = score_threshold
         self._threshold = threshold
 
@@ -101,6 +98,13 @@ class Pipeline:
     def detector(self) -> Detector:
         """The detector, loaded now if it was not."""
         return self._detector()
+
+    @property
+    def cleaner(self) -> Cleaner:
+        """The cleaner, loaded now if it was not."""
+        if self._cleaner is None:
+            raise SignVerError("this needs a model: the cleaner; none was named.")
+        return self._cleaner()
 
     @property
     def extractor(self) -> MetricExtractor:
@@ -160,6 +164,14 @@ class Pipeline:
         return self._extractor().embed(
             [_named(normalise, ink, image) for ink, image in zip(inks, images, strict=True)]
         )
+
+    def ink(self, image: Picture, *, clean: bool = True) -> Image.Image:
+        """A signature as it is compared: cleaned, where there is a cleaner; 8-bit RGB.
+
+        Raises:
+          SignVerError: the picture cannot be read.
+        """
+        return as_rgb(self._inks([as_rgb(image)], clean)[0])
 
     def enroll(self, identity: str, images: Sequence[Picture] | Picture, *, clean: bool = True) -> int:
         """Takes signatures as a writer's own; returns how many it has now. All of them or none.
@@ -312,25 +324,6 @@ class Pipeline:
         calibration = self._extractor().calibration
         probability = None if calibration is None else calibration.probability(similarity)
         return Candidate(identity, similarity, similarity >= self._matcher().threshold, probability)
-
-
-class _Once(Generic[Model]):
-    """A model that is loaded at the first call, by one thread; later calls give the same."""
-
-    def __init__(self, source: Source[Model], what: str):
-        self._lock = threading.Lock()
-        self._load = source if callable(source) else None
-        self._model = None if callable(source) else source
-        self._what = what
-
-    def __call__(self) -> Model:
-        if self._model is None:
-            with self._lock:
-                if self._model is None:
-                    if self._load is None:
-                        raise SignVerError(f"this needs a model: the {self._what}; none was named.")
-                    self._model = self._load()
-        return self._model
 
 
 def _crops(page: Image.Image, marks: Sequence[Mark]) -> list[np.ndarray]:
