@@ -47,14 +47,14 @@ def document_pages(document: Picture, max_pages: int = MAX_PAGES) -> Iterator[Im
     if image.format == "TIFF":
         yield from _tiff_pages(image, data, name, max_pages)
     else:
-        yield decode(image, name)
+        yield decode(image, name, data)
 
 
 def _tiff_pages(image: Image.Image, data: bytes, name: str, max_pages: int) -> Iterator[Image.Image]:
     count = _count_directories(data, name, max_pages)
     for number in range(count):
         _seek(image, number, name)
-        page = decode(image, f"{name}, page {number + 1}" if count > 1 else name)
+        page = decode(image, f"{name}, page {number + 1}" if count > 1 else name, data)
         # The next page is read into the same object.
         yield page.copy() if page is image and count > 1 else page
 

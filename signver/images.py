@@ -31,6 +31,7 @@ MAX_BYTES = 512 * 1024 * 1024
 _MAX_SCANS = 100
 _MAX_SCANNED_PIXELS = 1_500_000_000
 _ORIENTATION = 0x0112
+_FAX = ("tiff_ccitt", "group3", "group4", "tiff_raw_16")
 
 
 def as_rgb(picture: Picture) -> Image.Image:
@@ -49,9 +50,10 @@ def as_rgb(picture: Picture) -> Image.Image:
     if isinstance(picture, Image.Image):
         return decode(picture, "image")
     if isinstance(picture, str | os.PathLike):
-        return decode(open_image(read_file(picture), os.fspath(picture)), os.fspath(picture))
+        name, data = os.fspath(picture), read_file(picture)
+        return decode(open_image(data, name), name, data)
     if isinstance(picture, bytes | bytearray):
-        return decode(open_image(bytes(picture), "image"), "image")
+        return decode(open_image(bytes(picture), "image"), "image", bytes(picture))
     return _from_array(np.asarray(picture))
 
 
@@ -70,7 +72,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
             size = "is empty" if not status.st_size else f"has more than {MAX_BYTES:,} bytes"
             raise SignVerError(f"{name}: the file {size}.")
         with open(name, "rb") as stream:
-            return stream.read(MAX_BYTES)
+            return stream.read(status.st_size)
     except (OSError, ValueError) as error:
         if isinstance(error, SignVerError):
             raise
@@ -127,8 +129,13 @@ def check_size(image: Image.Image, name: str) -> None:
         raise SignVerError(f"{name}: {image.width}x{image.height} pixels are more than {MAX_PIXELS:,}.")
 
 
-def decode(image: Image.Image, name: str) -> Image.Image:
+def decode(image: Image.Image, name: str, data: bytes = b"") -> Image.Image:
     """The current picture of an opened image, upright, in 8-bit RGB.
+
+    Args:
+      image: as `open_image` gave it.
+      name: for messages.
+      data: the file's bytes, where there is a file.
 
     Raises:
       SignVerError: damaged, cut short, too large or of a kind that has no grey levels or colours.
@@ -136,11 +143,21 @@ def decode(image: Image.Image, name: str) -> Image.Image:
     check_size(image, name)
     try:
         image.load()
+        if data and image.info.get("compression") in _FAX:
+            _check_fax(image, data)
         # Without an orientation `exif_transpose` would copy the picture.
         turned = image.getexif().get(_ORIENTATION, 1) != 1
         return _to_rgb((turned and ImageOps.exif_transpose(image)) or image)
     except Exception as error:  # as in `open_image`
         raise SignVerError(f"{name}: cannot read this image ({_reason(error)}).") from error
+
+
+def _check_fax(image: Image.Image, data: bytes) -> None:
+    """Refuses a fax whose data end before its rows do: libtiff leaves the rest as the memory was."""
+    again = _open(data, "TIFF")
+    again.seek(image.tell())
+    if again.tobytes() != image.tobytes():
+        raise ValueError("its rows are incomplete")
 
 
 def reduce_page(image: Image.Image, size: tuple[int, int]) -> Image.Image:
