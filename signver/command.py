@@ -24,8 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         files = list(find_files(options.files))
         # Only now: what a typo costs is no second of loading.
-        from signver.command_work import WORK, Pictures, make_pipeline
+        from signver.command_work import WORK, Pictures, check_options, make_pipeline
 
+        check_options(options)
         pipeline = make_pipeline(options)
         work = WORK[options.command](options, pipeline, Pictures(options.output))
     except SignVerError as error:

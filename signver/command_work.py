@@ -18,6 +18,20 @@ if TYPE_CHECKING:
 Work = Callable[[str], dict[str, Any]]
 
 
+def check_options(options: argparse.Namespace) -> None:
+    """Options that must come together, before anything is loaded.
+
+    Raises:
+      SignVerError: one is missing.
+    """
+    if options.command == "clean" and not options.output:
+        raise SignVerError("clean: name the folder for its pictures with --output FOLDER.")
+    if options.command == "verify" and (
+        bool(options.reference) == bool(options.name) or bool(options.index) != bool(options.name)
+    ):
+        raise SignVerError("verify: name the writer with --name and --index, or give --reference files.")
+
+
 def make_pipeline(options: argparse.Namespace) -> Pipeline:
     """The models that a command needs, loaded, from single files and from a bundle.
 
@@ -97,9 +111,6 @@ def annotate(options: argparse.Namespace, pipeline: Pipeline, pictures: Pictures
 
 def clean(options: argparse.Namespace, pipeline: Pipeline, pictures: Pictures) -> Work:
     """The ink of signatures."""
-    if not options.output:
-        raise SignVerError("clean: name the folder for its pictures with --output FOLDER.")
-
     def work(file: str) -> dict[str, Any]:
         stem = pathlib.Path(file).stem
         if not options.pages:
@@ -132,13 +143,12 @@ def enroll(options: argparse.Namespace, pipeline: Pipeline, pictures: Pictures) 
 def verify(options: argparse.Namespace, pipeline: Pipeline, pictures: Pictures) -> Work:
     """Whether a signature is genuine."""
     name = options.name or "reference"
-    if bool(options.reference) == bool(options.name) or bool(options.index) != bool(options.name):
-        raise SignVerError("verify: name the writer with --name and --index, or give --reference files.")
     if options.index:
         pipeline.load_index(options.index)
         pipeline.index.references(name)
     else:
-        pipeline.enroll(name, options.reference, clean=options.clean)
+        references = [_signature(options, pipeline, file) for file in options.reference]
+        pipeline.enroll(name, references, clean=options.clean)
 
     def work(file: str) -> dict[str, Any]:
         signature = _signature(options, pipeline, file)
