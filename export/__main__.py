@@ -6,8 +6,10 @@ import argparse
 import importlib
 import os
 import pathlib
+import sys
 from typing import Any
 
+from export import bundle, csharp, quantize
 from training.data import location
 from training.errors import UserError, run_command
 
@@ -60,6 +62,10 @@ examples:
   python -m export onnx --saved_model=cleaner_by_signver --output=cleaner.onnx
   python -m export report --model_dir=runs/detector --onnx=runs/detector/detector.onnx --data=data \\
       --output=report.html
+  python -m export bundle --detector=runs/detector --cleaner=runs/cleaner --extractor=runs/extractor \\
+      --output=bundle
+  python -m export validate bundle          # on any machine: hashes, contract, golden vectors
+  python -m export quantize bundle --output=bundle-int8
   python -m export siamese --checkpoint=convnet_best_loss.pt --output=verifier.onnx
 """
 
@@ -76,13 +82,20 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     saved = commands.add_parser("saved_model", help="TensorFlow SavedModel")
     onnx = commands.add_parser("onnx", help="ONNX file")
     validate = commands.add_parser(
-        "validate", help="trained model against ONNX file; exit code 1 when they differ"
+        "validate", help="trained model against ONNX file, or a bundle; exit code 1 when they differ"
     )
     converted = onnx.add_mutually_exclusive_group(required=True)
     converted.add_argument(
         "--saved_model", type=pathlib.Path, help="a cleaner that another script trained, as SignVer's does"
     )
-    trained = validate.add_mutually_exclusive_group(required=True)
+    validate.add_argument(
+        "bundle",
+        nargs="?",
+        type=pathlib.Path,
+        help="a bundle to prove, from hashes to golden vectors",
+    )
+    validate.add_argument("--public_key", help="PEM file; the bundle must be signed with its private key")
+    trained = validate.add_mutually_exclusive_group()
     trained.add_argument(
         "--saved_model", type=pathlib.Path, help="compare with an exported SavedModel instead of a run"
     )
@@ -93,7 +106,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         command.add_argument("--output", required=True, type=pathlib.Path)
     onnx.add_argument("--dynamic_batch", action="store_true", help="a free batch dimension instead of 1")
     onnx.add_argument("--score_threshold", type=float, default=0.3, help="recorded for callers (default 0.3)")
-    validate.add_argument("--onnx", required=True, type=pathlib.Path)
+    validate.add_argument("--onnx", type=pathlib.Path)
     validate.add_argument(
         "--pages",
         nargs="+",
@@ -111,15 +124,21 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     validate.add_argument("--seed", type=int, default=0)
     validate.add_argument("--output", type=pathlib.Path, help="JSON report")
-    _add_report(commands)
+    bundle.add_arguments(commands.add_parser("bundle", help="models, contract and proof in one folder"))
+    csharp.add_arguments(commands.add_parser("csharp", help="a C# program that uses a bundle"))
+    quantize.add_arguments(commands.add_parser("quantize", help="int8 models of a bundle, where they pay"))
+    _add_report(commands, sys.argv[1:] if arguments is None else arguments)
     _add_siamese(commands)
     return parser.parse_args(arguments)
 
 
-def _add_report(commands: argparse._SubParsersAction) -> None:
-    from export import report
+def _add_report(commands: argparse._SubParsersAction, arguments: list[str]) -> None:
+    """Its options need numpy and more, which a machine that only proves a bundle may lack."""
+    parser = commands.add_parser("report", help="one HTML page on a run")
+    if "report" in arguments:
+        from export import report
 
-    report.add_arguments(commands.add_parser("report", help="one HTML page on a run"))
+        report.add_arguments(parser)
 
 
 def _add_siamese(commands: argparse._SubParsersAction) -> None:
@@ -153,8 +172,14 @@ def main() -> int:
         from export import siamese
 
         return siamese.run(arguments)
+    if arguments.command == "bundle":
+        return bundle.run(arguments, _function)
+    if arguments.command == "csharp":
+        return csharp.run(arguments)
+    if arguments.command == "quantize":
+        return quantize.run(arguments)
     if arguments.command == "validate":
-        return _validate(arguments)
+        return _validate_bundle(arguments) if arguments.bundle else _validate(arguments)
     return _convert(arguments)
 
 
@@ -186,7 +211,22 @@ def _convert(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _validate_bundle(arguments: argparse.Namespace) -> int:
+    """Needs what the SDK needs, no TensorFlow."""
+    from signver import SignVerError
+    from signver.proof import verify
+
+    try:
+        proof = verify(arguments.bundle, public_key=arguments.public_key)
+    except SignVerError as error:
+        raise UserError(str(error)) from error
+    print(proof.text())
+    return 0 if proof.passed else 1
+
+
 def _validate(arguments: argparse.Namespace) -> int:
+    if not arguments.onnx or not (arguments.model_dir or arguments.saved_model):
+        raise UserError("validate: name a bundle, or --onnx with --model_dir or --saved_model; see --help.")
     if not arguments.onnx.is_file():
         raise UserError(f"--onnx {arguments.onnx}: no such file; make it with `python -m export onnx`.")
     if not arguments.pages and not arguments.synthetic:

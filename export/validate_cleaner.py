@@ -145,21 +145,9 @@ def compare(
 
 def synthetic_crops(count: int, seed: int) -> list[Image.Image]:
     """Noisy crops of synthetic writers."""
-    import cv2
+    from export import samples
 
-    from training.cleaner.noise import Draws, NoiseLevels, make_pair
-    from training.data import signatures
-
-    crops = []
-    for number in range(count):
-        page = signatures.synthesize(seed, 400_000 + number, 0, signatures.GENUINE)
-        ink = next(signatures.inked([page]))
-        scale = min(1.0, 320 / max(ink.shape))
-        ink = cv2.resize(ink, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        noisy, clean = np.empty((2, SIDE, SIDE), np.uint8)
-        make_pair(ink, NoiseLevels(), Draws(seed, number), noisy, clean)
-        crops.append(Image.fromarray(noisy).convert("RGB"))
-    return crops
+    return [Image.fromarray(noisy).convert("RGB") for noisy, _ in samples.crop_pairs(count, seed)]
 
 
 def _judge(report: Report, minimum: int) -> None:

@@ -5,13 +5,15 @@
     bundle = Bundle.load("bundle/")
     detector, extractor, matcher = bundle.detector(), bundle.extractor(), bundle.matcher()
 
-`python -m signver.bundle bundle/` re-proves a bundle on this machine, golden vectors included.
+`python -m signver.proof bundle/` re-proves a bundle on this machine, golden vectors included.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from signver import manifest as manifests
@@ -20,7 +22,9 @@ from signver.detector import Detector
 from signver.errors import SignVerError
 from signver.extractor import MetricExtractor
 from signver.matcher import Matcher
+from signver.model_file import open_model
 from signver.onnx_file import read_header
+from signver.signing import verify_signature
 
 _MOST_MODEL_BYTES = 1 << 31
 
@@ -61,8 +65,6 @@ class Bundle:
             )
         manifest, content = manifests.read(folder)
         if public_key is not None:
-            from signver.signing import verify_signature
-
             verify_signature(folder, content, public_key)
         manifests.check_files(folder, manifest)
         bundle = cls(folder, manifest)
@@ -119,6 +121,22 @@ class Bundle:
         """
         return Matcher(self._threshold("extractor", "cosine"))
 
+    def check_contract(self, kind: str) -> None:
+        """Holds the inputs and outputs that ONNX Runtime sees against the manifest.
+
+        Raises:
+          SignVerError: they differ, or this ONNX Runtime does not load the file.
+        """
+        model = self._model(kind)
+        session, _ = open_model(self.model_path(kind), kind)
+        for side, values in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
+            found = [(value.name, _dtype(value.type), list(value.shape)) for value in values]
+            wanted = [(value["name"], value["dtype"], value["shape"]) for value in model[side]]
+            if found != wanted:
+                raise SignVerError(
+                    f"{self.model_path(kind)}: its {side} are {found}; the manifest says {wanted}."
+                )
+
     def _model(self, kind: str) -> dict[str, Any]:
         if not self.has(kind):
             found = ", ".join(sorted(self.manifest["models"]))
@@ -147,6 +165,7 @@ class Bundle:
                     f"opset {found[0]} and IR {found[1]}; the manifest says {model['opset']} and "
                     f"{model['ir_version']}."
                 )
+            _check_metadata(kind, model, header.metadata)
         except SignVerError as error:
             raise SignVerError(f"{self.path / model['file']}: {error}") from error
 
@@ -158,3 +177,29 @@ def default_bundle() -> pathlib.Path | None:
         if (folder / manifests.NAME).is_file():
             return folder
     return None
+
+
+def _check_metadata(kind: str, model: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
+    """What decides stands in the manifest and in the file; who changed one of them is found out."""
+    if metadata.get("signver.model") != kind:
+        raise SignVerError(
+            f"no {kind}; its metadata say signver.model={metadata.get('signver.model', 'nothing')}."
+        )
+    name, key = {"detector": ("score", "score_threshold"), "extractor": ("cosine", "threshold")}.get(
+        kind, ("", "")
+    )
+    try:
+        labels = json.loads(metadata.get("signver.classes", "{}"))
+        threshold = float(metadata[f"signver.{key}"]) if name else None
+    except (KeyError, ValueError, RecursionError) as error:
+        raise SignVerError(f"damaged metadata ({error!r}).") from error
+    if labels != model["labels"]:
+        raise SignVerError(f"its labels are {labels}; the manifest says {model['labels']}.")
+    if name and threshold != model["thresholds"].get(name, {}).get("value"):
+        raise SignVerError(f"its threshold is {threshold}; the manifest says another '{name}'.")
+
+
+def _dtype(name: str) -> str:
+    """numpy's name of a type as ONNX Runtime writes it, e.g. "tensor(float)"."""
+    inner = name.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64"}.get(inner, inner)

@@ -13,13 +13,15 @@ from signver.errors import SignVerError
 
 # Domains of operators that every ONNX Runtime build has.
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
-# Of ModelProto, GraphProto, NodeProto, AttributeProto, TensorProto, OperatorSetIdProto.
-_IR_VERSION, _OPSETS, _GRAPH, _FUNCTIONS = 1, 8, 7, 25
+# Of ModelProto, GraphProto, NodeProto, AttributeProto, TensorProto, OperatorSetIdProto and
+# StringStringEntryProto.
+_IR_VERSION, _OPSETS, _GRAPH, _FUNCTIONS, _METADATA = 1, 8, 7, 25, 14
 _NODES, _INITIALIZERS, _SPARSE = 1, 5, 15
 _OP_TYPE, _ATTRIBUTES, _NODE_DOMAIN = 4, 5, 7
 _SUBGRAPHS, _TENSORS, _SPARSE_TENSORS = (6, 11), (5, 10), (22, 23)
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 _DOMAIN, _VERSION = 1, 2
+_KEY, _VALUE = 1, 2
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _DEEPEST = 8
 
@@ -34,6 +36,7 @@ class OnnxFile:
       operators: "Conv", or "domain:Name" outside the standard domain.
       external_data: whether weights lie in other files.
       functions: whether it defines functions of its own.
+      metadata: what the exporter wrote of the model.
     """
 
     ir_version: int = 0
@@ -41,6 +44,7 @@ class OnnxFile:
     operators: set[str] = dataclasses.field(default_factory=set)
     external_data: bool = False
     functions: bool = False
+    metadata: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def custom_operators(self) -> list[str]:
@@ -64,6 +68,9 @@ def read_header(content: bytes) -> OnnxFile:
             found.opsets[_text(fields.get(_DOMAIN))] = version if isinstance(version, int) else 0
         elif number == _GRAPH:
             _read_graph(_message(value), found, 0)
+        elif number == _METADATA:
+            fields = dict(_fields(_message(value)))
+            found.metadata[_text(fields.get(_KEY))] = _text(fields.get(_VALUE))
         elif number == _FUNCTIONS:
             found.functions = True
     if not found.ir_version or not found.opsets or not found.operators:

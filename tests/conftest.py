@@ -1,7 +1,11 @@
 """Fixtures for every test."""
 
+import json
 import os
 import pathlib
+import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -15,3 +19,91 @@ def shared_data() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip(f"real data are not in {folder} (set SIGNVER_SHARED_DATA)")
     return folder
+
+
+def command(*arguments: object) -> None:
+    """A command of the project, as a user runs it."""
+    subprocess.run([sys.executable, "-W", "ignore", "-m", *map(str, arguments)], cwd=ROOT, check=True)
+
+
+def train(experiment: str, config: str, folder: pathlib.Path, override: dict, mode: str) -> pathlib.Path:
+    """A training with the data of `folder`; returns its model_dir."""
+    override = json.loads(json.dumps(override))
+    task = override.setdefault("task", {})
+    for split, name in (("train_data", "train"), ("validation_data", "eval")):
+        task.setdefault(split, {})["input_path"] = f"{folder}/data/{name}*"
+    options = [f"--config_file=configs/{config}.yaml", f"--params_override={json.dumps(override)}"]
+    where = [f"--experiment={experiment}", f"--mode={mode}", f"--model_dir={folder / 'run'}"]
+    command("training.train", *where, *options)
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def detector_run(tmp_path_factory):
+    """model_dir of a detector after 120 steps on 40 synthetic pages."""
+    folder = tmp_path_factory.mktemp("detector")
+    make = ["training.data", "synthesize", "pages", f"--output={folder / 'data'}", "--count=40"]
+    command(*make, "--eval_count=4", "--long_side=400")
+    # Enough to find something everywhere: these tests are about equality, not about accuracy.
+    override = {
+        "task": {
+            # Batch norm's moving figures must arrive within the few steps, or inference finds nothing.
+            "model": {"input_size": [192, 192, 3], "norm_activation": {"norm_momentum": 0.9}},
+            "train_data": {"global_batch_size": 8},
+        },
+        "runtime": {"mixed_precision_dtype": "float32"},
+        "schedule": {"learning_rate": 0.003, "base_batch": 8, "decay": "constant"},
+        "trainer": {"train_steps": 120},
+    }
+    return train("retinanet_signverod", "detector/cpu", folder, override, "train")
+
+
+@pytest.fixture(scope="session")
+def cleaner_run(tmp_path_factory):
+    """model_dir of a small cleaner after 80 steps on twelve synthetic signatures."""
+    from training.data import signatures, tfrecord
+
+    folder = tmp_path_factory.mktemp("cleaner")
+    pages = [signatures.synthesize(0, number, 0, signatures.GENUINE) for number in range(14)]
+    splits = {"train": pages[:12], "eval": pages[12:]}
+    tfrecord.write_dataset(folder / "data", splits, signatures.CLASSES, shards=1, source="test")
+    override = {"trainer": {"train_steps": 80}, "schedule": {"learning_rate": 0.005}}
+    return train("cleaner_unet", "cleaner/smoke", folder, override, "train_and_eval")
+
+
+@pytest.fixture(scope="session")
+def extractor_run(tmp_path_factory):
+    """model_dir of a small extractor after 60 steps on twelve synthetic writers."""
+    from training.data import signatures, tfrecord
+
+    folder = tmp_path_factory.mktemp("extractor")
+    labels = [(signatures.GENUINE, 4), (signatures.FORGED, 2)]
+    splits = {
+        split: [
+            signatures.synthesize(0, writer, number, label)
+            for writer in writers
+            for label, count in labels
+            for number in range(count)
+        ]
+        for split, writers in (("train", range(12)), ("eval", range(12, 18)))
+    }
+    tfrecord.write_dataset(folder / "data", splits, signatures.CLASSES, shards=1, source="test")
+    override = {"trainer": {"train_steps": 60}, "schedule": {"learning_rate": 0.003}}
+    return train("extractor_metric", "extractor/smoke", folder, override, "train_and_eval")
+
+
+@pytest.fixture(scope="session")
+def whole_bundle(detector_run, cleaner_run, extractor_run, tmp_path_factory):
+    """A bundle of three small models; not to be changed, see `bundle`."""
+    folder = tmp_path_factory.mktemp("bundle") / "bundle"
+    runs = [f"--detector={detector_run}", f"--cleaner={cleaner_run}", f"--extractor={extractor_run}"]
+    # Scores are low after so few steps; so is the threshold.
+    options = ["--score_threshold=0.1", "--synthetic=6", "--minimum_detections=4", "--seed=5"]
+    command("export", "bundle", *runs, f"--output={folder}", *options)
+    return folder
+
+
+@pytest.fixture
+def bundle(whole_bundle, tmp_path):
+    """A copy of the bundle, to damage."""
+    return pathlib.Path(shutil.copytree(whole_bundle, tmp_path / "bundle"))

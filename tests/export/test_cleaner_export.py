@@ -17,36 +17,14 @@ from export import onnx_model, saved_model, validate_cleaner
 from signver import Cleaner, SignVerError
 from training import runner
 from training.cleaner import model as networks
-from training.data import signatures, tfrecord
 from training.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory):
-    """model_dir of a small cleaner after 80 steps on twelve synthetic signatures."""
-    folder = tmp_path_factory.mktemp("cleaner")
-    pages = [signatures.synthesize(0, number, 0, signatures.GENUINE) for number in range(14)]
-    splits = {"train": pages[:12], "eval": pages[12:]}
-    tfrecord.write_dataset(folder / "data", splits, signatures.CLASSES, shards=1, source="test")
-    override = {
-        "task": {
-            "train_data": {"input_path": f"{folder}/data/train*"},
-            "validation_data": {"input_path": f"{folder}/data/eval*"},
-        },
-        "trainer": {"train_steps": 80},
-        "schedule": {"learning_rate": 0.005},
-    }
-    command = [sys.executable, "-W", "ignore", "-m", "training.train", "--experiment=cleaner_unet"]
-    options = ["--config_file=configs/cleaner/smoke.yaml", f"--params_override={json.dumps(override)}"]
-    subprocess.run([*command, *options, f"--model_dir={folder / 'run'}"], cwd=ROOT, check=True)
-    return folder / "run"
-
-
-@pytest.fixture(scope="session")
-def loaded(trained):
-    return runner.load_model(trained)
+def loaded(cleaner_run):
+    return runner.load_model(cleaner_run)
 
 
 @pytest.fixture(scope="session")

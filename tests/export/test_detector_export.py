@@ -15,44 +15,11 @@ from signver import Detector
 from training import runner
 
 ROOT = pathlib.Path(__file__).parents[2]
-# Enough to find something everywhere: these tests are about equality, not about accuracy.
-OVERRIDE = {
-    "task": {
-        # Batch norm's moving figures must arrive within the few steps, or inference finds nothing.
-        "model": {"input_size": [192, 192, 3], "norm_activation": {"norm_momentum": 0.9}},
-        "train_data": {"global_batch_size": 8},
-    },
-    "runtime": {"mixed_precision_dtype": "float32"},
-    "schedule": {"learning_rate": 0.003, "base_batch": 8, "decay": "constant"},
-    "trainer": {"train_steps": 120},
-}
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory):
-    """model_dir of a detector after 120 steps on 40 synthetic pages."""
-    folder = tmp_path_factory.mktemp("trained")
-    data = folder / "data"
-    module = [sys.executable, "-W", "ignore", "-m"]
-    make = ["training.data", "synthesize", "pages", f"--output={data}", "--count=40", "--eval_count=4"]
-    subprocess.run([*module, *make, "--long_side=400"], cwd=ROOT, check=True)
-    override = json.loads(json.dumps(OVERRIDE))
-    override["task"]["train_data"]["input_path"] = f"{data}/train*"
-    override["task"]["validation_data"] = {"input_path": f"{data}/eval*"}
-    train = [
-        "training.train",
-        "--experiment=retinanet_signverod",
-        "--mode=train",
-        f"--model_dir={folder / 'run'}",
-    ]
-    options = ["--config_file=configs/detector/cpu.yaml", f"--params_override={json.dumps(override)}"]
-    subprocess.run([*module, *train, *options], cwd=ROOT, check=True)
-    return folder / "run"
-
-
-@pytest.fixture(scope="session")
-def loaded(trained):
-    return runner.load_model(trained)
+def loaded(detector_run):
+    return runner.load_model(detector_run)
 
 
 @pytest.fixture(scope="session")
@@ -91,10 +58,10 @@ def test_the_onnx_file_says_what_it_is(onnx_file, loaded):
     assert sum(node.op_type == "NonMaxSuppression" for node in model.graph.node) == 1
 
 
-def test_the_same_checkpoint_gives_the_same_file(onnx_file, trained, tmp_path):
+def test_the_same_checkpoint_gives_the_same_file(onnx_file, detector_run, tmp_path):
     # Keras and the converter count names through a process; a model built again gets other ones.
     again = onnx_model.convert_detector(
-        runner.load_model(trained), tmp_path / "again.onnx", score_threshold=0.1
+        runner.load_model(detector_run), tmp_path / "again.onnx", score_threshold=0.1
     )
     assert again.read_bytes() == onnx_file.read_bytes()
 
@@ -179,13 +146,13 @@ def test_the_saved_model_serves_alone(loaded, onnx_file, pages, tmp_path):
     assert not validate.validate_saved_model(tmp_path / "saved", bad, pages[:2], minimum_detections=2).passed
 
 
-def test_the_commands_exit_with_the_verdict(trained, onnx_file, tmp_path):
+def test_the_commands_exit_with_the_verdict(detector_run, onnx_file, tmp_path):
     def run(*arguments):
         command = [sys.executable, "-W", "ignore", "-m", "export", *arguments]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
     bad = _perturb(onnx_file, tmp_path / "bad.onnx")
-    options = [f"--model_dir={trained}", "--synthetic=4"]
+    options = [f"--model_dir={detector_run}", "--synthetic=4"]
     assert run("validate", *options, f"--onnx={onnx_file}").returncode == 0
     done = run("validate", *options, f"--onnx={bad}", f"--output={tmp_path / 'report.json'}")
     assert done.returncode == 1

@@ -1,0 +1,114 @@
+// A bundle as a Node program reads it: manifest, hashes, models, golden tensors.
+
+import { createHash } from "node:crypto";
+import { readFileSync, realpathSync, statSync } from "node:fs";
+import { join, sep } from "node:path";
+import * as ort from "onnxruntime-web";
+
+const SCHEMA_VERSION = 1;
+const ARRAYS = { uint8: Uint8Array, int32: Int32Array, float32: Float32Array, int64: BigInt64Array };
+
+export class Bundle {
+  /** Reads the manifest and holds every file against its size and SHA-256; throws where one differs. */
+  constructor(folder) {
+    this.folder = folder;
+    this.manifest = JSON.parse(readFileSync(join(folder, "manifest.json"), "utf8"));
+    if (this.manifest.format !== "signver-bundle") throw new Error("manifest.json: not a bundle's manifest");
+    if (this.manifest.schema_version > SCHEMA_VERSION) {
+      throw new Error(`manifest.json: schema version ${this.manifest.schema_version} is newer than ${SCHEMA_VERSION}`);
+    }
+    const listed = { ...this.manifest.files };
+    for (const model of Object.values(this.manifest.models)) listed[model.file] = model;
+    const root = realpathSync(folder) + sep;
+    for (const [name, entry] of Object.entries(listed)) {
+      const path = realpathSync(join(folder, name));
+      if (!path.startsWith(root)) throw new Error(`${name}: lies outside the bundle`);
+      if (statSync(path).size !== entry.size) throw new Error(`${name}: not of the size in the manifest`);
+      const digest = createHash("sha256").update(readFileSync(path)).digest("hex");
+      if (digest !== entry.sha256) throw new Error(`${name}: not the bytes of the manifest`);
+    }
+    this.golden = JSON.parse(readFileSync(join(folder, this.manifest.golden), "utf8"));
+    this.sessions = {};
+  }
+
+  /** The answers of a model: name of the output to { data, dims }. */
+  async run(kind, feed) {
+    const model = this.manifest.models[kind];
+    this.sessions[kind] ??= await ort.InferenceSession.create(readFileSync(join(this.folder, model.file)));
+    const session = this.sessions[kind];
+    const names = (values) => values.map((value) => value.name).join();
+    if (session.inputNames.join() !== names(model.inputs) || session.outputNames.join() !== names(model.outputs)) {
+      throw new Error(`${model.file}: other inputs or outputs than in the manifest`);
+    }
+    const tensors = Object.entries(feed).map(([name, value]) => {
+      const { dtype } = model.inputs.find((input) => input.name === name);
+      return [name, new ort.Tensor(dtype, value.data, value.dims)];
+    });
+    return session.run(Object.fromEntries(tensors));
+  }
+
+  /** A stored tensor: { data, dims }. Values are little-endian, as on every machine that Node runs on. */
+  tensor(name) {
+    const { file, dtype, shape } = this.golden.tensors[name];
+    const bytes = new Uint8Array(readFileSync(join(this.folder, file)));
+    return { data: new ARRAYS[dtype](bytes.buffer), dims: shape };
+  }
+
+  /** An input made of a tensor: pixels repeated, channels repeated, divided, reshaped, in this order. */
+  picture(recipe) {
+    let { data, dims } = this.tensor(recipe.tensor);
+    const times = recipe.repeat_pixels ?? 1;
+    if (times > 1) {
+      const [height, width] = dims;
+      const larger = new data.constructor(height * width * times * times);
+      for (let y = 0; y < height * times; y++) {
+        for (let x = 0; x < width * times; x++) {
+          larger[y * width * times + x] = data[Math.floor(y / times) * width + Math.floor(x / times)];
+        }
+      }
+      [data, dims] = [larger, [height * times, width * times]];
+    }
+    const channels = recipe.repeat_channels ?? 1;
+    if (channels > 1) {
+      const repeated = new data.constructor(data.length * channels);
+      data.forEach((value, place) => repeated.fill(value, place * channels, (place + 1) * channels));
+      [data, dims] = [repeated, [...dims, channels]];
+    }
+    if (recipe.divide_by) data = Float32Array.from(data, (value) => Math.fround(value) / recipe.divide_by);
+    return { data, dims: recipe.shape ?? dims };
+  }
+}
+
+/** The step `reduce_blocks` of the detector's preprocessing, on pixels [height, width, 3]. */
+export function reduceBlocks({ data, dims: [height, width, channels] }, step) {
+  const [inputHeight, inputWidth] = step.input_size;
+  const n = Math.floor(Math.max(height / inputHeight, width / inputWidth) / step.divisor);
+  if (n < step.least) return { data, dims: [height, width, channels] };
+  const [rows, columns] = [Math.ceil(height / n), Math.ceil(width / n)];
+  const reduced = new Uint8Array(rows * columns * channels);
+  for (let row = 0; row < rows; row++) {
+    for (let column = 0; column < columns; column++) {
+      const [bottom, right] = [Math.min(height, (row + 1) * n), Math.min(width, (column + 1) * n)];
+      for (let channel = 0; channel < channels; channel++) {
+        let sum = 0;
+        for (let y = row * n; y < bottom; y++) {
+          for (let x = column * n; x < right; x++) sum += data[(y * width + x) * channels + channel];
+        }
+        const count = (bottom - row * n) * (right - column * n);
+        reduced[(row * columns + column) * channels + channel] = Math.floor(sum / count + 0.5);
+      }
+    }
+  }
+  return { data: reduced, dims: [rows, columns, channels] };
+}
+
+/** Cosine of two embeddings, the first the mean of several references of length 1. */
+export function cosine(references, questioned) {
+  const unit = (values) => {
+    const length = Math.hypot(...values);
+    return Array.from(values, (value) => value / length);
+  };
+  const units = references.map(unit);
+  const mean = unit(units[0].map((_, place) => units.reduce((sum, one) => sum + one[place], 0) / units.length));
+  return unit(questioned).reduce((sum, value, place) => sum + value * mean[place], 0);
+}

@@ -1,0 +1,91 @@
+// Proves a bundle: `node prove.mjs BUNDLE`. Exit code 0 where hashes, contract and golden vectors hold.
+//
+// The cases `clean`, `extract` and `page` prove a port's own scaling and thresholding and are left out here;
+// what the models themselves answer, the page's reduction, the boxes and the decision are all proved.
+
+import { Bundle, cosine, reduceBlocks } from "./bundle.mjs";
+
+const SAME_IOU = 0.5;
+const answers = {};
+let failed = 0;
+
+function check(name, difference, limit) {
+  const passed = difference <= limit; // false for NaN too
+  if (!passed) failed += 1;
+  console.log(`${passed ? "ok    " : "FAILED"} ${name}: ${difference.toPrecision(3)}, limit ${limit}`);
+}
+
+function overlap(one, other) {
+  const height = Math.min(one[2], other[2]) - Math.max(one[0], other[0]);
+  const width = Math.min(one[3], other[3]) - Math.max(one[1], other[1]);
+  const shared = Math.max(0, height) * Math.max(0, width);
+  const area = (box) => (box[2] - box[0]) * (box[3] - box[1]);
+  return shared / (area(one) + area(other) - shared);
+}
+
+const largest = (found, expected) =>
+  found.length === expected.length
+    ? found.reduce((worst, value, place) => Math.max(worst, Math.abs(value - expected[place])), 0)
+    : Infinity;
+
+async function runCase(bundle, golden) {
+  const feed = Object.fromEntries(
+    Object.entries(golden.inputs).map(([name, recipe]) => [name, bundle.picture(recipe)]),
+  );
+  const found = await bundle.run(golden.model, feed);
+  answers[golden.name] = found;
+  for (const [name, wanted] of Object.entries(golden.outputs)) {
+    const expected = wanted.values ?? Array.from(bundle.tensor(wanted.tensor).data);
+    const data = found[name].data;
+    const values = wanted.indices ? wanted.indices.map((place) => data[place]) : Array.from(data);
+    check(`${golden.name} ${name}`, largest(values, expected), wanted.tolerance);
+  }
+}
+
+async function detect(bundle, golden) {
+  const step = bundle.manifest.models.detector.preprocessing.find(({ step }) => step === "reduce_blocks");
+  const page = reduceBlocks(bundle.picture(golden.picture), step);
+  const found = await bundle.run("detector", { image: { data: page.data, dims: [1, ...page.dims] } });
+  const free = Array.from({ length: Number(found.num_detections.data[0]) }, (_, place) => ({
+    box: Array.from(found.detection_boxes.data.slice(4 * place, 4 * place + 4)),
+    score: found.detection_scores.data[place],
+    label: Number(found.detection_classes.data[place]),
+  }));
+  let [missing, box, score] = [0, 0, 0];
+  for (const wanted of golden.boxes) {
+    const same = free.filter((one) => one.label === wanted.label && overlap(one.box, wanted.box) >= SAME_IOU);
+    if (!same.length) {
+      missing += 1;
+      continue;
+    }
+    const best = same.reduce((a, b) => (overlap(a.box, wanted.box) >= overlap(b.box, wanted.box) ? a : b));
+    free.splice(free.indexOf(best), 1);
+    box = Math.max(box, largest(best.box, wanted.box));
+    score = Math.max(score, Math.abs(best.score - wanted.score));
+  }
+  const extra = free.filter((one) => one.score > golden.keep + golden.tolerance.score).length;
+  check(`${golden.name} boxes missing or added, of ${golden.boxes.length}`, missing + extra, 0);
+  check(`${golden.name} box`, box, golden.tolerance.box);
+  check(`${golden.name} score`, score, golden.tolerance.score);
+}
+
+function verify(bundle, golden) {
+  const { data, dims } = answers[golden.of].embedding;
+  const row = (number) => Array.from(data.slice(number * dims[1], (number + 1) * dims[1]));
+  const alike = cosine(golden.references.map(row), row(golden.questioned));
+  const genuine = alike >= bundle.manifest.models.extractor.thresholds.cosine.value;
+  check(`${golden.name} cosine`, Math.abs(alike - golden.cosine), golden.tolerance.cosine);
+  check(`${golden.name} decision (${genuine ? "genuine" : "not genuine"})`, Number(genuine !== golden.genuine), 0);
+}
+
+const kinds = { run: runCase, detect, verify };
+try {
+  const bundle = new Bundle(process.argv[2]);
+  const cases = bundle.golden.cases.filter(({ kind }) => kind in kinds);
+  for (const golden of cases) await kinds[golden.kind](bundle, golden);
+  console.log(`${cases.length} of ${bundle.golden.cases.length} cases, ${failed} differences too large`);
+  process.exit(failed || !cases.length ? 1 : 0);
+} catch (error) {
+  console.error(`error: ${error.message}`);
+  process.exit(2);
+}
