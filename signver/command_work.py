@@ -111,6 +111,7 @@ def annotate(options: argparse.Namespace, pipeline: Pipeline, pictures: Pictures
 
 def clean(options: argparse.Namespace, pipeline: Pipeline, pictures: Pictures) -> Work:
     """The ink of signatures."""
+
     def work(file: str) -> dict[str, Any]:
         stem = pathlib.Path(file).stem
         if not options.pages:
