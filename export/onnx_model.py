@@ -155,6 +155,7 @@ def convert_extractor(loaded: LoadedModel, output: str | os.PathLike[str], **_: 
             }
         ),
     }
+    metadata |= _calibration(loaded)
     spec = tf.TensorSpec([None, HEIGHT, WIDTH, 1], tf.float32, name="image")
     model, _proto = tf2onnx.convert.from_function(
         tf.function(lambda image: loaded.model(image, training=False), input_signature=[spec]),
@@ -206,6 +207,17 @@ def convert_siamese(loaded: LoadedModel, output: str | os.PathLike[str], **_: An
 
 def _verification_threshold(loaded: LoadedModel) -> float:
     """The cosine at the equal error rate of the run's validation writers, at the evaluation that was best."""
+    return float(_best_verification(loaded)["threshold_skilled"])
+
+
+def _calibration(loaded: LoadedModel) -> dict[str, str]:
+    """What makes a probability of a cosine, as metadata; empty for a run that measured none."""
+    line = _best_verification(loaded)
+    found = {name: line.get(f"calibration_{name}") for name in ("slope", "offset")}
+    return {} if None in found.values() else {"signver.calibration": json.dumps(found)}
+
+
+def _best_verification(loaded: LoadedModel) -> dict[str, Any]:
     path = _model_dir(loaded) / "metrics.jsonl"
     lines = (
         [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
@@ -216,7 +228,7 @@ def _verification_threshold(loaded: LoadedModel) -> float:
             f"{path}: no evaluation with forgeries, so no threshold; train with --mode=train_and_eval on a "
             "set that has them."
         )
-    return float(min(found, key=lambda line: line["eer_skilled"])["threshold_skilled"])
+    return min(found, key=lambda line: line["eer_skilled"])
 
 
 def _convert_cleaner(

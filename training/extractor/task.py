@@ -98,7 +98,13 @@ class Extractor(base_task.Task):
         """Figures over the signatures of all ranks."""
         parts = [batch for part in distribution.gather(aggregated_logs) for batch in part]
         embeddings, writers, forged = (np.concatenate(values) for values in zip(*parts, strict=True))
-        return metrics.summarise(metrics.pair_scores(embeddings, writers, forged.astype(bool)))
+        scores = metrics.pair_scores(embeddings, writers, forged.astype(bool))
+        figures, (genuine, skilled) = metrics.summarise(scores), metrics.pooled(scores, "skilled")
+        if len(genuine) and len(skilled):
+            # What makes a probability of a similarity; the export writes it into the file.
+            calibrated = metrics.calibrate(genuine, skilled)
+            figures |= {"calibration_slope": calibrated.slope, "calibration_offset": calibrated.offset}
+        return figures
 
 
 def _scale(images: tf.Tensor, labels: Any) -> Any:
