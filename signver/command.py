@@ -1,56 +1,21 @@
-"""The command line `signver`: find signatures on pages, clean crops. `signver --help` teaches."""
+"""The command line `signver`: what is on these pages, whose are these signatures?"""
 
 from __future__ import annotations
 
-import argparse
 import glob
 import json
-import os
 import pathlib
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from signver.command_options import parse_arguments
 from signver.errors import SignVerError
+from signver.progress import Progress
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
-_EXAMPLES = """
-examples:
-  signver detect letter.png --detector detector.onnx
-  signver detect scans/ 'more/*.jpg' --detector detector.onnx --json > found.json
-  signver detect letter.png --detector detector.onnx --output marked/       # pictures with boxes
-  signver clean crop.png --cleaner cleaner.onnx --output clean/
-  signver clean letter.png --cleaner cleaner.onnx --detector detector.onnx --output clean/
-                                        # finds the signatures on the page first, cleans each
-
-Exit codes: 0 all files done, 1 some could not be used (each is said), 2 a mistake in the command.
-"""
-
-
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line's values; loads no model and no numpy."""
-    parser = argparse.ArgumentParser(
-        prog="signver",
-        description="Find and clean signatures with models exported by the harness.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    detect = commands.add_parser("detect", help="what is on these pages, and where")
-    detect.add_argument("--output", type=pathlib.Path, help="folder for pictures with the boxes drawn")
-    clean = commands.add_parser("clean", help="the ink of these crops, or of the signatures on these pages")
-    clean.add_argument("--cleaner", required=True, help="ONNX file of a cleaner")
-    clean.add_argument("--output", type=pathlib.Path, required=True, help="folder for the cleaned pictures")
-    for command in (detect, clean):
-        command.add_argument("files", nargs="+", help="pictures, folders of them, or quoted patterns")
-        command.add_argument("--detector", required=command is detect, help="ONNX file of a detector")
-        command.add_argument(
-            "--threshold", type=_share, help="keep what scores this much; default: the detector's own"
-        )
-        command.add_argument("--json", action="store_true", help="one JSON document on standard output")
-        command.add_argument("--threads", type=int, default=0, help="cores to use; 0 takes all")
-    return parser.parse_args(arguments)
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".jfif", ".tif", ".tiff", ".bmp", ".gif", ".webp"}
+_SUFFIXES |= {".pbm", ".pgm", ".ppm", ".pdf"}
+DONE, FAILED, MISTAKE, NO, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,30 +23,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     try:
         files = list(find_files(options.files))
-        worker = _detect(options) if options.command == "detect" else _clean(options)
+        # Only now: what a typo costs is no second of loading.
+        from signver.command_work import WORK, Pictures, check_options, make_pipeline
+
+        check_options(options)
+        pipeline = make_pipeline(options)
+        work = WORK[options.command](options, pipeline, Pictures(options.output))
     except SignVerError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    results, failed = [], 0
-    for number, file in enumerate(files, start=1):
-        _progress(number, len(files))
-        try:
-            result = worker(file)
-        except (SignVerError, OSError) as error:
-            failed += 1
-            print(f"error: {error}", file=sys.stderr)
-            continue
-        results.append(result)
-        if not options.json:
-            print(_line(result))
+        return MISTAKE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    try:
+        results, errors = _do(files, work, options.json)
+        if options.command == "enroll" and results:
+            pipeline.save_index(options.index)
+    except SignVerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return MISTAKE
+    except KeyboardInterrupt:
+        return INTERRUPTED
     if options.json:
-        json.dump({"files": results, "failed": failed}, sys.stdout, indent=2)
+        json.dump({"files": results, "failed": len(errors), "errors": errors}, sys.stdout, indent=2)
         print()
-    return 1 if failed else 0
+    return FAILED if errors else _answer(options.command, results)
+
+
+def _do(
+    files: Sequence[str], work: Callable[[str], dict[str, Any]], quiet: bool
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """The results, and the files that could not be used with the reason."""
+    progress = Progress(len(files))
+    results: list[dict[str, Any]] = []
+    errors: list[dict[str, str]] = []
+    try:
+        for file in files:
+            try:
+                results.append(work(file))
+            except (SignVerError, OSError) as error:
+                errors.append({"file": file, "error": str(error)})
+                progress.clear()
+                print(f"error: {error}", file=sys.stderr)
+            else:
+                if not quiet:
+                    progress.clear()
+                    print(_line(results[-1]), flush=True)
+            progress.step()
+    finally:
+        progress.clear()
+    return results, errors
 
 
 def find_files(names: Sequence[str]) -> Iterator[str]:
-    """Each picture that a list of files, folders and patterns names, once.
+    """Each picture or PDF that a list of files, folders and patterns names, once.
 
     Raises:
       SignVerError: a name matches nothing.
@@ -92,104 +86,72 @@ def find_files(names: Sequence[str]) -> Iterator[str]:
         if path.is_dir():
             found = sorted(str(file) for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
         else:
-            found = [name] if path.exists() else sorted(glob.glob(name))
+            found = [name] if path.exists() else sorted(_matching(name))
         if not found:
             raise SignVerError(f"{name}: no such file, no folder with pictures, no pattern that matches.")
         yield from (file for file in found if file not in seen)
         seen.update(found)
 
 
-def _detect(options: argparse.Namespace) -> Callable[[str], dict[str, Any]]:
-    from signver.detector import Detector
-    from signver.visualization import visualize_boxes
-
-    detector = Detector(options.threads).load(options.detector)
-    threshold = detector.score_threshold if options.threshold is None else options.threshold
-
-    def work(file: str) -> dict[str, Any]:
-        found = detector.detect(file)
-        marks = [
-            {
-                "class": detector.class_names.get(int(label), str(label)),
-                "score": round(float(score), 4),
-                "box": [round(float(side), 5) for side in box],
-            }
-            for box, score, label in zip(found.boxes, found.scores, found.classes, strict=True)
-            if score >= threshold
-        ]
-        result: dict[str, Any] = {"file": file, "marks": marks}
-        if options.output:
-            drawn = visualize_boxes(
-                file, found.boxes, found.scores, threshold, "#c62828", found.classes, detector.class_names
-            )
-            result["picture"] = _save(drawn, options.output, f"{pathlib.Path(file).stem}.png")
-        return result
-
-    return work
+def _matching(pattern: str) -> list[str]:
+    return [name for name in glob.glob(pattern, recursive=True) if pathlib.Path(name).is_file()]
 
 
-def _clean(options: argparse.Namespace) -> Callable[[str], dict[str, Any]]:
-    from signver.cleaner import Cleaner
-    from signver.detector import Detector
-    from signver.visualization import get_image_crops
-
-    cleaner = Cleaner(options.threads).load(options.cleaner)
-    detector = Detector(options.threads).load(options.detector) if options.detector else None
-
-    def work(file: str) -> dict[str, Any]:
-        stem = pathlib.Path(file).stem
-        if detector is None:
-            return {"file": file, "pictures": [_save(cleaner.clean(file), options.output, f"{stem}.png")]}
-        threshold = detector.score_threshold if options.threshold is None else options.threshold
-        found = detector.detect(file)
-        signatures = [detector.class_names.get(int(label)) == "signature" for label in found.classes]
-        crops = get_image_crops(file, found.boxes[signatures], found.scores[signatures], threshold, 0.05)
-        pictures = [
-            _save(cleaner.clean(crop), options.output, f"{stem}-{number}.png")
-            for number, crop in enumerate(crops, start=1)
-        ]
-        return {"file": file, "pictures": pictures}
-
-    return work
-
-
-def _save(pixels: Any, folder: pathlib.Path, name: str) -> str:
-    """Writes a PNG whole or not at all; returns its path."""
-    from PIL import Image
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as stream:
-        temporary = stream.name
-        try:
-            Image.fromarray(pixels).save(stream, "PNG")
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    os.replace(temporary, folder / name)
-    return str(folder / name)
+def _answer(command: str, results: Sequence[dict[str, Any]]) -> int:
+    answers = [result["answer"] for result in results if "answer" in result]
+    if command == "search":
+        return DONE if any(answers) else NO
+    return DONE if all(answers) else NO
 
 
 def _line(result: dict[str, Any]) -> str:
-    if "pictures" in result:
-        return f"{result['file']}: " + (", ".join(result["pictures"]) or "no signature found")
-    marks = ", ".join(f"{mark['class']} {mark['score']:.2f}" for mark in result["marks"]) or "nothing found"
-    return f"{result['file']}: {marks}"
+    """One file's answer for people."""
+    file = result["file"]
+    if "pages" in result:
+        return "\n".join(_page_lines(result))
+    if "marks" in result:
+        return f"{file}: {_marks(result['marks'])}"
+    if "hits" in result:
+        hits = ", ".join(f"page {hit['page']} {hit['similarity']:.2f}" for hit in result["hits"])
+        return f"{file}: {hits or 'not found'}"
+    if "candidates" in result:
+        found = ", ".join(f"{each['identity']} {each['similarity']:.2f}" for each in result["candidates"])
+        return f"{file}: {result['identity'] or 'nobody enrolled'} ({found or 'the index is empty'})"
+    if "genuine" in result:
+        sure = "" if result["probability"] is None else f", probability {result['probability']:.2f}"
+        verdict = "genuine" if result["genuine"] else "not genuine"
+        return f"{file}: {verdict} (similarity {result['similarity']:.2f}{sure})"
+    if "references" in result:
+        return f"{file}: {result['identity']} has {result['references']} signatures"
+    return f"{file}: " + (", ".join(result["pictures"]) or "no signature found")
 
 
-def _progress(number: int, count: int) -> None:
-    """A counter for whoever watches; nothing in a log."""
-    if count > 5 and sys.stderr.isatty():
-        print(f"\r{number}/{count} ", end="\n" if number == count else "", file=sys.stderr, flush=True)
+def _page_lines(result: dict[str, Any]) -> Iterator[str]:
+    yield f"{result['file']}: {_answers(result)}"
+    for page in result["pages"]:
+        if len(result["pages"]) == 1:
+            yield f"  {_marks(page['marks'])}"
+        elif page["marks"]:
+            yield f"  page {page['page']}: {_marks(page['marks'])}"
 
 
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not between 0 and 1")
-    return value
+def _answers(result: dict[str, Any]) -> str:
+    from signver.results import QUESTIONS
+
+    said = [question for question in QUESTIONS if result[question]]
+    unknown = [question for question in QUESTIONS if result[question] is None]
+    note = f" (unknown to this detector: {', '.join(unknown)})" if unknown else ""
+    return (", ".join(said) or "no mark found") + note
+
+
+def _marks(marks: Sequence[dict[str, Any]]) -> str:
+    return ", ".join(_mark(mark) for mark in marks) or "nothing found"
+
+
+def _mark(mark: dict[str, Any]) -> str:
+    writer = mark.get("writer")
+    of = "" if writer is None else f" of {writer['identity'] or 'nobody enrolled'}"
+    return f"{mark['class']} {mark['score']:.2f}{of}"
 
 
 if __name__ == "__main__":

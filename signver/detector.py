@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import onnxruntime
 
 from signver.errors import SignVerError
 from signver.images import Picture, as_rgb, reduce_page
 from signver.model_file import open_model
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 
 class Detections(NamedTuple):

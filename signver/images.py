@@ -1,56 +1,155 @@
-"""Any picture that a caller may hold, as RGB pixels."""
+"""Any picture that a caller may hold, as RGB pixels; damaged, oversized and unknown ones are refused."""
 
 from __future__ import annotations
 
+import io
 import os
-from typing import Union
+import stat
+from typing import Any, Union
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from signver.errors import SignVerError
+from signver.fax import COMPRESSIONS, incomplete
 
-Picture = Union[str, "os.PathLike[str]", Image.Image, np.ndarray]
-# Pillow's own guard warns at 89 million pixels; an A0 page at 400 dpi has 245 million.
-MAX_PIXELS = 250_000_000
+Picture = Union[str, "os.PathLike[str]", bytes, Image.Image, np.ndarray]
+# What scanners, telephones and faxes write, by how such a file begins. Pillow reads forty more, some through
+# external programs.
+FORMATS = {
+    "PNG": (b"\x89PNG\r\n\x1a\n",),
+    "JPEG": (b"\xff\xd8\xff",),
+    "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    "BMP": (b"BM",),
+    "GIF": (b"GIF87a", b"GIF89a"),
+    "WEBP": (b"RIFF",),
+    "PPM": (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"),
+}
+# A2 at 400 dpi has 62 million pixels; as RGB this many take 400 MB.
+MAX_PIXELS = 100_000_000
+MAX_BYTES = 512 * 1024 * 1024
+# Each scan of a progressive JPEG is a pass over all pixels; usual files have ten.
+_MAX_SCANS = 100
+_MAX_SCANNED_PIXELS = 1_500_000_000
+_ORIENTATION = 0x0112
 
 
 def as_rgb(picture: Picture) -> Image.Image:
     """Opens, turns upright (EXIF) and converts a picture to 8-bit RGB; transparency becomes white.
 
+    Of a file with several pictures, the first. An image that is 8-bit RGB already is returned, not copied.
+
     Args:
-      picture: a path, a Pillow image, or uint8 pixels of shape [h, w], [h, w, 1], [h, w, 3], [h, w, 4]
-        or the same with a leading 1.
+      picture: a path, the bytes of a file, a Pillow image, or uint8 pixels of shape [h, w], [h, w, 1],
+        [h, w, 3], [h, w, 4] or the same with a leading 1. What converts to such an array (a TensorFlow
+        tensor) is taken too.
 
     Raises:
-      SignVerError: no such file, not an image, damaged, too large, or an array of another kind.
+      SignVerError: no such file, not an image, damaged, cut short, too large, or an array of another kind.
     """
-    if isinstance(picture, np.ndarray):
-        return _from_array(picture)
-    name = "image"
+    if isinstance(picture, Image.Image):
+        return decode(picture, "image")
+    if isinstance(picture, str | os.PathLike):
+        name, data = os.fspath(picture), read_file(picture)
+        return decode(open_image(data, name), name, data)
+    if isinstance(picture, bytes | bytearray):
+        return decode(open_image(bytes(picture), "image"), "image", bytes(picture))
+    return _from_array(np.asarray(picture))
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """The whole of a file.
+
+    Raises:
+      SignVerError: no such file, a folder, a device, a pipe, empty, too large or not readable.
+    """
+    name = os.fspath(path)
     try:
-        if isinstance(picture, str | os.PathLike):
-            name = os.fspath(picture)
-            picture = Image.open(picture)
-        if picture.width * picture.height > MAX_PIXELS:
-            raise SignVerError(
-                f"{name}: {picture.width}x{picture.height} pixels are more than {MAX_PIXELS:,}."
-            )
-        picture.load()
-        upright = ImageOps.exif_transpose(picture) or picture
+        status = os.stat(name)
+        if not stat.S_ISREG(status.st_mode):
+            raise SignVerError(f"{name}: not a regular file.")
+        if not 0 < status.st_size <= MAX_BYTES:
+            size = "is empty" if not status.st_size else f"has more than {MAX_BYTES:,} bytes"
+            raise SignVerError(f"{name}: the file {size}.")
+        with open(name, "rb") as stream:
+            return stream.read(status.st_size)
+    except (OSError, ValueError) as error:
+        if isinstance(error, SignVerError):
+            raise
+        raise SignVerError(f"{name}: cannot read this file ({_reason(error)}).") from error
+
+
+def open_image(data: bytes, name: str) -> Image.Image:
+    """A Pillow image whose header was read and found sane; its pixels are not decoded yet.
+
+    Args:
+      data: a file's bytes.
+      name: for messages.
+
+    Raises:
+      SignVerError: not an image of `FORMATS`, a damaged header or checksum, or too many pixels.
+    """
+    kind = next((kind for kind, starts in FORMATS.items() if data.startswith(starts)), None)
+    if kind is None:
+        raise SignVerError(f"{name}: no image of these: {', '.join(FORMATS)}.")
+    try:
+        image = _open(data, kind)
+        check_size(image, name)
+        if kind == "PNG":
+            # Decoding skips the checksums of the pixel data, and stops where it has enough of them.
+            image.verify()
+            image = _open(data, kind)
+        elif kind == "JPEG":
+            scans = data.count(b"\xff\xda")
+            if scans > _MAX_SCANS or scans * image.width * image.height > _MAX_SCANNED_PIXELS:
+                raise SignVerError(f"{name}: {scans} scans of {image.width}x{image.height} pixels.")
     except SignVerError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise SignVerError(f"{name}: cannot read this image ({error}).") from error
-    if upright.mode.startswith("I") or upright.mode == "F":  # 16-bit and float scans
-        values = np.asarray(upright, np.float64)
-        top = 65535.0 if values.max() > 255 else 255.0
-        return Image.fromarray(np.clip(values * (255.0 / top), 0, 255).astype(np.uint8)).convert("RGB")
-    if "A" in upright.getbands() or "transparency" in upright.info:
-        alpha = upright.convert("RGBA")
-        paper = Image.new("RGBA", alpha.size, "white")
-        return Image.alpha_composite(paper, alpha).convert("RGB")
-    return upright.convert("RGB")
+    except Exception as error:  # a damaged header makes Pillow's readers raise anything
+        raise SignVerError(f"{name}: cannot read this image ({_reason(error)}).") from error
+    return image
+
+
+def _open(data: bytes, kind: str) -> Image.Image:
+    # Pillow loads these two late, and then all forty readers with them.
+    if kind == "TIFF":
+        from PIL import TiffImagePlugin  # noqa: F401
+    elif kind == "WEBP":
+        from PIL import WebPImagePlugin  # noqa: F401
+    return Image.open(io.BytesIO(data), formats=[kind])
+
+
+def check_size(image: Image.Image, name: str) -> None:
+    """Refuses what would not fit in memory, before it is decoded.
+
+    Raises:
+      SignVerError: more than `MAX_PIXELS`.
+    """
+    if image.width * image.height > MAX_PIXELS:
+        raise SignVerError(f"{name}: {image.width}x{image.height} pixels are more than {MAX_PIXELS:,}.")
+
+
+def decode(image: Image.Image, name: str, data: bytes = b"") -> Image.Image:
+    """The current picture of an opened image, upright, in 8-bit RGB.
+
+    Args:
+      image: as `open_image` gave it.
+      name: for messages.
+      data: the file's bytes, where there is a file.
+
+    Raises:
+      SignVerError: damaged, cut short, too large or of a kind that has no grey levels or colours.
+    """
+    check_size(image, name)
+    try:
+        image.load()
+        if data and image.info.get("compression") in COMPRESSIONS and incomplete(image, data):
+            raise ValueError("rows of this fax are missing")
+        # Without an orientation `exif_transpose` would copy the picture.
+        turned = image.getexif().get(_ORIENTATION, 1) != 1
+        return _to_rgb((turned and ImageOps.exif_transpose(image)) or image)
+    except Exception as error:  # as in `open_image`
+        raise SignVerError(f"{name}: cannot read this image ({_reason(error)}).") from error
 
 
 def reduce_page(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -70,6 +169,27 @@ def reduce_page(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return image.reduce(factor) if factor >= 2 else image
 
 
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":  # 16-bit and float scans
+        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
+        alpha = image.convert("RGBA")
+        paper = Image.new("RGBA", alpha.size, "white")
+        return Image.alpha_composite(paper, alpha).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    """Grey levels 0..255 or 0..65535 as uint8."""
+    if values.dtype.kind == "f":
+        if not np.isfinite(values).all():
+            raise ValueError("a grey level is no number")
+        top = 65535.0 if values.max() > 255 else 255.0
+        return np.clip(values * np.float32(255.0 / top), 0, 255).astype(np.uint8)
+    values = np.clip(values, 0, 65535).astype(np.uint16)
+    return (values // 257 if values.max() > 255 else values).astype(np.uint8)
+
+
 def _from_array(pixels: np.ndarray) -> Image.Image:
     if pixels.ndim == 4 and pixels.shape[0] == 1:
         pixels = pixels[0]
@@ -83,4 +203,27 @@ def _from_array(pixels: np.ndarray) -> Image.Image:
         )
     if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
         raise SignVerError(f"image array: {pixels.shape} is more than {MAX_PIXELS:,} pixels.")
-    return as_rgb(Image.fromarray(pixels))
+    return decode(Image.fromarray(pixels), "image array")
+
+
+def from_floats(pixels: Any) -> np.ndarray:
+    """Grey levels 0..1, as SignVer passes them, as uint8; any shape.
+
+    Raises:
+      SignVerError: values outside 0..1.
+    """
+    values = np.asarray(pixels)
+    if not np.isfinite(values).all() or values.min(initial=0) < 0 or values.max(initial=0) > 1:
+        raise SignVerError("image array: floats must lie in 0..1; divide grey levels by 255.")
+    return np.rint(values * 255).astype(np.uint8)
+
+
+def _reason(error: Exception) -> str:
+    """One line of what went wrong; addresses of objects say nothing to a user."""
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "its header is damaged"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error).splitlines() or [""])[0] or type(error).__name__

@@ -9,15 +9,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 
 from signver.errors import SignVerError
 from signver.images import Picture, as_rgb
 from signver.matcher import Matcher
 from signver.model_file import open_model
 from signver.preprocessing import otsu
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 # Rows and columns: of the sheet that a signature is centred on, of the sheet made smaller, of the network.
 CANVAS = (952, 1360)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from signver.errors import SignVerError
 from signver.images import Picture, as_rgb
+from signver.results import Mark
 
 # SignVer's own default.
 THRESHOLD = 0.22
@@ -65,11 +66,8 @@ def visualize_boxes(
     """
     page = as_rgb(image).copy()
     draw = ImageDraw.Draw(page)
-    width = max(2, round(max(page.size) / 500))
-    try:
-        font: ImageFont.ImageFont | ImageFont.FreeTypeFont = ImageFont.load_default(size=6 * width)
-    except TypeError:  # Pillow before 10.1 has one size
-        font = ImageFont.load_default()
+    width = _line_width(page)
+    font = fitting_font(6 * width)
     try:
         for box, score, number in _kept(boxes, scores, threshold):
             left, top, right, bottom = _pixels(box, page.size, 0.0)
@@ -85,6 +83,40 @@ def visualize_boxes(
     except ValueError as error:
         raise SignVerError(f"color '{color}': {error}.") from error
     return np.asarray(page)
+
+
+def draw_marks(image: Picture, marks: Sequence[Mark], colors: Mapping[str, str], other: str) -> Image.Image:
+    """The page with marks in the colour of their class, named with score and writer.
+
+    Args:
+      image: the page.
+      marks: what was found on it.
+      colors: class to colour.
+      other: colour of classes that `colors` lacks.
+    """
+    page = as_rgb(image).copy()
+    draw, width = ImageDraw.Draw(page), _line_width(page)
+    font = fitting_font(6 * width)
+    for mark in marks:
+        left, top, right, bottom = _pixels(mark.box, page.size, 0.0)
+        color = colors.get(mark.kind, other)
+        draw.rectangle([left, top, right - 1, bottom - 1], outline=color, width=width)
+        writer = f" {mark.writer.identity}" if mark.writer and mark.writer.identity else ""
+        words = f"{mark.kind} {mark.score:.2f}{writer}"
+        draw.text((left, max(0, top - 8 * width)), words, fill=color, font=font)
+    return page
+
+
+def fitting_font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """Pillow's own font, in pixels of height where it can."""
+    try:
+        return ImageFont.load_default(size=size)
+    except TypeError:  # Pillow before 10.1 has one size
+        return ImageFont.load_default()
+
+
+def _line_width(page: Image.Image) -> int:
+    return max(2, round(max(page.size) / 500))
 
 
 def _kept(

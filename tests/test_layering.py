@@ -29,14 +29,20 @@ TOP_LEVEL = {
 # module -> the one file that may import it.
 SINGLE_IMPORTERS = {
     "cryptography": "signver/signing.py",
+    "faiss": "signver/index.py",
     "habana_frameworks": "training/device.py",
     "horovod": "training/distribution.py",
     "kaggle": "training/data/fetch.py",
+    "pypdfium2": "signver/pdf.py",
     "torch": "export/siamese.py",
 }
 SDK_IMPORTS = {"numpy", "onnxruntime", "PIL", "signver"}
 # Of an extra, imported inside functions: file -> package.
-SDK_EXTRAS = {"signver/signing.py": {"cryptography"}}
+SDK_EXTRAS = {
+    "signver/index.py": {"faiss"},
+    "signver/pdf.py": {"pypdfium2"},
+    "signver/signing.py": {"cryptography"},
+}
 LONGEST_FUNCTION = 60
 VAGUE_NAMES = {"utils.py", "util.py", "helpers.py", "helper.py", "common.py", "misc.py"}
 # Paths that exist on one machine only.

@@ -1,5 +1,6 @@
 """The command line on real exports: JSON, pictures, folders and patterns, exit codes."""
 
+import io
 import json
 import subprocess
 import sys
@@ -7,10 +8,12 @@ import sys
 import numpy as np
 import onnx
 import pytest
+from conftest import page_with, signature
 from onnx import TensorProto, helper
 from PIL import Image
 
 from signver import SignVerError, command, get_image_crops, visualize_boxes
+from signver.progress import Progress
 
 
 def model(path, kind, inputs, outputs, nodes, initializers, **metadata):
@@ -138,7 +141,13 @@ def test_a_damaged_file_is_said_and_the_others_are_done(detector, pages):
         (["detect", "{pages}", "--detector={pages}/page0.png"], "not a model"),
         (["detect", "{pages}", "--detector={cleaner}"], "no signver detector"),
         (["detect", "{pages}", "--detector={detector}", "--threshold=2"], "not between 0 and 1"),
-        (["detect", "{pages}"], "--detector"),
+        (["verify", "{pages}", "--extractor={detector}"], "--name and --index, or give --reference"),
+        (["verify", "{pages}", "--extractor={detector}", "--reference=a.png"], "no signver extractor"),
+        (["identify", "{pages}", "--index=no.index", "--extractor={pages}/page0.png"], "not a model"),
+        (["annotate", "{pages}", "--detector={detector}", "--require=stamped"], "'stamped' is none of"),
+        (["annotate", "{pages}", "--detector={detector}", "--threads=-1"], "no whole number from 0"),
+        (["clean", "{pages}", "--cleaner={cleaner}"], "--output FOLDER"),
+        (["detect", "{pages}", "--bundle={pages}"], "manifest.json"),
     ],
 )
 def test_mistakes_exit_with_2(detector, cleaner, pages, arguments, message):
@@ -147,6 +156,131 @@ def test_mistakes_exit_with_2(detector, cleaner, pages, arguments, message):
     assert code == 2
     assert message in err
     assert "Traceback" not in err
+
+
+def test_pages_are_annotated_and_judged(models, tmp_path):
+    page_with(signature(0)).save(tmp_path / "signed.png")
+    Image.new("RGB", (300, 400), "white").save(tmp_path / "blank.png")
+    options = models.options("detector")
+    code, out, _ = run("annotate", tmp_path, *options)
+    assert code == 0
+    assert out.splitlines()[0] == f"{tmp_path / 'blank.png'}: no mark found"
+    assert out.splitlines()[2:] == [f"{tmp_path / 'signed.png'}: signed", "  signature 0.90"]
+    assert run("annotate", tmp_path / "signed.png", *options, "--require=signed")[0] == 0
+    code, out, _ = run("annotate", tmp_path, *options, "--require", "signed", "--json")
+    assert code == 3
+    assert [file["answer"] for file in json.loads(out)["files"]] == [False, True]
+    (tmp_path / "broken.png").write_bytes(b"x")
+    code, out, err = run("annotate", tmp_path, *options, "--require=signed", "--json")
+    assert code == 1
+    assert json.loads(out)["errors"][0]["file"] == str(tmp_path / "broken.png")
+    assert "broken.png" in err
+
+
+def test_a_document_of_several_pages_is_one_answer(models, tmp_path):
+    page = page_with(signature(1), size=(500, 650), place=(40, 400))
+    blank = Image.new("RGB", page.size, "white")
+    blank.save(tmp_path / "letter.tif", save_all=True, append_images=[page, blank])
+    options = [*models.options("detector"), f"--output={tmp_path / 'marked'}"]
+    code, out, _ = run("annotate", tmp_path / "letter.tif", *options)
+    assert code == 0
+    assert out.splitlines() == [f"{tmp_path / 'letter.tif'}: signed", "  page 2: signature 0.90"]
+    assert [path.name for path in (tmp_path / "marked").iterdir()] == ["letter-2.png"]
+    _, out, _ = run("detect", tmp_path / "letter.tif", *models.options("detector"), "--json")
+    (mark,) = json.loads(out)["files"][0]["marks"]
+    assert (mark["page"], mark["class"]) == (2, "signature")
+
+
+def test_writers_are_enrolled_verified_identified_and_searched(models, pictures, tmp_path):
+    index = f"--index={tmp_path / 'writers.index'}"
+    options = models.options("extractor", "cleaner")
+    for writer in range(3):
+        code, out, _ = run("enroll", f"writer {writer}", f"{pictures}/{writer}-[012].png", index, *options)
+        assert code == 0
+    assert out.splitlines()[-1] == f"{pictures}/2-2.png: writer 2 has 3 signatures"
+    genuine, forged = pictures / "1-3.png", pictures / "0-3.png"
+    code, out, _ = run("verify", genuine, "--name=writer 1", index, *options)
+    assert (code, out.startswith(f"{genuine}: genuine (similarity 0.")) == (0, True)
+    code, out, _ = run("verify", genuine, forged, "--name=writer 1", index, *options, "--json")
+    assert code == 3
+    assert [file["genuine"] for file in json.loads(out)["files"]] == [True, False]
+    references = [f"--reference={pictures}/1-{number}.png" for number in range(3)]
+    code, out, _ = run("verify", genuine, *references, *options, f"--output={tmp_path / 'seen'}", "--json")
+    assert code == 0
+    picture = json.loads(out)["files"][0]["picture"]
+    assert Image.open(picture).width == 224
+    code, out, _ = run("identify", genuine, index, *options, "--json", "--count=2")
+    found = json.loads(out)["files"][0]
+    assert (code, found["identity"], len(found["candidates"])) == (0, "writer 1", 2)
+    assert run("identify", pictures / "3-3.png", index, *options)[0] == 3
+    assert run("verify", genuine, "--name=writer 1", index, *options, "--similarity=0.999")[0] == 3
+    code, _, err = run("verify", genuine, "--name=nobody", index, *options)
+    assert (code, "'nobody' is not enrolled" in err) == (2, True)
+
+
+def test_documents_are_searched_and_signatures_found_on_pages(models, pictures, tmp_path):
+    for writer in range(2):
+        page_with(signature(writer, 3)).save(tmp_path / f"letter{writer}.png")
+    options = [*models.options(), f"--output={tmp_path / 'hits'}"]
+    code, out, _ = run("search", pictures / "1-0.png", f"{tmp_path}/*.png", *options)
+    assert code == 0
+    assert out.splitlines()[0] == f"{tmp_path}/letter0.png: not found"
+    assert out.splitlines()[1].startswith(f"{tmp_path}/letter1.png: page 1 0.")
+    assert [path.name for path in (tmp_path / "hits").iterdir()] == ["letter1.png"]
+    assert run("search", pictures / "1-0.png", tmp_path / "letter0.png", *options)[0] == 3
+    references = [f"--reference={pictures}/1-{number}.png" for number in range(2)]
+    # With a detector the files, references too, are pages.
+    page = f"--reference={tmp_path}/letter1.png"
+    assert run("verify", tmp_path / "letter1.png", page, *models.options())[0] == 0
+    assert run("verify", tmp_path / "letter0.png", page, *models.options())[0] == 3
+    assert run("verify", tmp_path / "letter1.png", *references, *models.options("extractor"))[0] == 0
+
+
+def test_one_name_in_two_folders_gives_two_pictures(models, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        page_with(signature(0)).save(tmp_path / folder / "page.png")
+    code, _, _ = run(
+        "detect", tmp_path / "a", tmp_path / "b", *models.options("detector"), f"--output={tmp_path / 'o'}"
+    )
+    assert code == 0
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["page.png", "page_2.png"]
+
+
+def test_without_models_it_says_what_to_name(pages, monkeypatch, capsys):
+    monkeypatch.setattr("signver.bundle.default_bundle", lambda: None)
+    assert command.main(["annotate", str(pages)]) == 2
+    assert "name --bundle FOLDER, or --detector FILE" in capsys.readouterr().err
+
+
+def test_the_bar_is_for_terminals():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    shown, log = Terminal(), io.StringIO()
+    for stream in (shown, log):
+        progress = Progress(4, stream)
+        for _ in range(4):
+            progress.step()
+        progress.clear()
+    assert log.getvalue() == ""
+    bars = shown.getvalue().split("\r")
+    assert bars[2].startswith("[############............] 2/4")
+    assert bars[4].startswith("[########################] 4/4")
+    few = Terminal()
+    Progress(2, few).step()
+    assert few.getvalue() == ""
+
+
+def test_help_loads_nothing_and_teaches():
+    code = "import sys; from signver import command\ntry: command.main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print([name for name in ('numpy', 'PIL', 'onnxruntime') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    for name in ("annotate", "detect", "clean", "enroll", "verify", "identify", "search"):
+        assert f"\n  signver {name} " in done.stdout
+    assert "exit codes:" in done.stdout
 
 
 def test_files_are_named_once(pages):

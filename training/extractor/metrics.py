@@ -173,8 +173,9 @@ def summarise(scores: Sequence[Scores]) -> dict[str, float]:
         figures[f"auc_{kind}"] = area_under_curve(positive, negative)
         for share in (0.01, 0.05):
             figures[f"far_{kind}_at_frr_{share:g}"] = acceptance_at(positive, negative, share)
-    fitted = calibrate(*pooled(scores, "skilled"))
-    figures |= {"calibration_slope": fitted.slope, "calibration_offset": fitted.offset}
+    if all(map(len, pooled(scores, "skilled"))):
+        fitted = calibrate(*pooled(scores, "skilled"))
+        figures |= {"calibration_slope": fitted.slope, "calibration_offset": fitted.offset}
     figures["writers"] = float(len(scores))
     return figures
 

@@ -162,6 +162,9 @@ def test_the_sdk_gives_embeddings_of_length_one(onnx):
     assert matcher.cosine_similarity(found[[0, 2]], found[0]) > matcher.cosine_similarity(found[1], found[0])
     assert not matcher.verify(found[0], -found[0])
     assert matcher.verify(found[0], found[1], threshold=2.0)
+    assert extractor.calibration.slope > 0
+    # At the equal error rate both kinds are about equally likely.
+    assert 0.2 < extractor.calibration.probability(extractor.threshold) < 0.8
 
 
 @pytest.mark.parametrize(

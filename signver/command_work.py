@@ -1,0 +1,208 @@
+"""What each command of `signver` does with one file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from signver.errors import SignVerError
+from signver.pictures import Pictures
+
+if TYPE_CHECKING:
+    from signver.pipeline import Pipeline
+
+# One file in; out comes what JSON shows. `answer: False` makes the exit code 3.
+Work = Callable[[str], dict[str, Any]]
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Options that must come together, before anything is loaded.
+
+    Raises:
+      SignVerError: one is missing.
+    """
+    if options.command == "clean" and not options.output:
+        raise SignVerError("clean: name the folder for its pictures with --output FOLDER.")
+    if options.command == "verify" and (
+        bool(options.reference) == bool(options.name) or bool(options.index) != bool(options.name)
+    ):
+        raise SignVerError("verify: name the writer with --name and --index, or give --reference files.")
+
+
+def make_pipeline(options: argparse.Namespace) -> Pipeline:
+    """The models that a command needs, loaded, from single files and from a bundle.
+
+    Raises:
+      SignVerError: a model is missing or cannot be used.
+    """
+    from signver.bundle import Bundle, default_bundle
+    from signver.pipeline import Pipeline
+
+    needed = _needed(options)
+    missing = [kind for kind in needed if not getattr(options, kind)]
+    bundle = None
+    if options.bundle:
+        bundle = Bundle.load(options.bundle)
+    elif missing:
+        if default_bundle() is None:
+            names = " ".join(f"--{kind} FILE" for kind in missing)
+            raise SignVerError(f"no models ship with this installation; name --bundle FOLDER, or {names}.")
+        bundle = Bundle.load()
+    sources = {kind: _source(kind, options, bundle) for kind in ("detector", "cleaner", "extractor")}
+    pipeline = Pipeline(
+        **sources,
+        score_threshold=options.threshold if "threshold" in options else None,
+        threshold=options.similarity if "similarity" in options else None,
+    )
+    for kind in needed:
+        getattr(pipeline, kind)
+    return pipeline
+
+
+def _needed(options: argparse.Namespace) -> list[str]:
+    if options.command == "search":
+        return ["detector", "extractor"]
+    if options.command in ("detect", "annotate"):
+        return ["detector"] + (["extractor"] if getattr(options, "index", None) else [])
+    kinds = ["cleaner"] if options.command == "clean" else ["extractor"]
+    return kinds + (["detector"] if options.pages else [])
+
+
+def _source(kind: str, options: argparse.Namespace, bundle: Any) -> Any:
+    import importlib
+
+    file, threads = getattr(options, kind), options.threads
+    if file:
+        name = {"detector": "Detector", "cleaner": "Cleaner", "extractor": "MetricExtractor"}[kind]
+        return lambda: getattr(importlib.import_module(f"signver.{kind}"), name)(threads).load(file)
+    if bundle is not None and bundle.has(kind):
+        return lambda: getattr(bundle, kind)(threads)
+    return None
+
+
+def detect(options: argparse.Namespace, pipeline: Pipeline, pictures: Pictures) -> Work:
+    """Where marks are."""
+
+    def work(file: str) -> dict[str, Any]:
+        document = pipeline.annotate(file)
+        marks = [{"page": page.number} | mark.as_dict() for page in document.pages for mark in page.marks]
+        return {"file": file, "marks": marks} | pictures.of_document(document)
+
+    return work
+
+
+def annotate(options: argparse.Namespace, pipeline: Pipeline, pictures: Pictures) -> Work:
+    """What is on a document."""
+    if options.index:
+        pipeline.load_index(options.index)
+
+    def work(file: str) -> dict[str, Any]:
+        document = pipeline.annotate(file, identify=bool(options.index))
+        result = document.as_dict() | pictures.of_document(document)
+        if options.require:
+            result["answer"] = all(result[question] for question in options.require)
+        return result
+
+    return work
+
+
+def clean(options: argparse.Namespace, pipeline: Pipeline, pictures: Pictures) -> Work:
+    """The ink of signatures."""
+
+    def work(file: str) -> dict[str, Any]:
+        stem = pathlib.Path(file).stem
+        if not options.pages:
+            return {"file": file, "pictures": [pictures.save(pipeline.cleaner.clean(file), f"{stem}.png")]}
+        crops = [crop for _, _, crop in pipeline.signatures(file)]
+        inks = pipeline.cleaner.clean(crops)
+        saved = [pictures.save(ink, f"{stem}-{number}.png") for number, ink in enumerate(inks, start=1)]
+        return {"file": file, "pictures": saved}
+
+    return work
+
+
+def enroll(options: argparse.Namespace, pipeline: Pipeline, pictures: Pictures) -> Work:
+    """Takes a signature as a writer's own; the command writes the index when all are done."""
+    from signver.index import check_name
+
+    check_name(options.name)
+    if os.path.exists(options.index):
+        pipeline.load_index(options.index)
+
+    def work(file: str) -> dict[str, Any]:
+        signature = _signature(options, pipeline, file)
+        count = pipeline.enroll(options.name, [signature], clean=options.clean)
+        result = {"file": file, "identity": options.name, "references": count}
+        return result | pictures.of_ink(pipeline, signature, file, options.clean, options.name)
+
+    return work
+
+
+def verify(options: argparse.Namespace, pipeline: Pipeline, pictures: Pictures) -> Work:
+    """Whether a signature is genuine."""
+    name = options.name or "reference"
+    if options.index:
+        pipeline.load_index(options.index)
+        pipeline.index.references(name)
+    else:
+        references = [_signature(options, pipeline, file) for file in options.reference]
+        pipeline.enroll(name, references, clean=options.clean)
+
+    def work(file: str) -> dict[str, Any]:
+        signature = _signature(options, pipeline, file)
+        found = pipeline.verify(name, signature, clean=options.clean)
+        words = f"{'genuine' if found.genuine else 'not genuine'} {found.similarity:.2f}"
+        picture = pictures.of_ink(pipeline, signature, file, options.clean, words)
+        return {"file": file, "answer": found.genuine} | found.as_dict() | picture
+
+    return work
+
+
+def identify(options: argparse.Namespace, pipeline: Pipeline, pictures: Pictures) -> Work:
+    """Whose a signature is."""
+    pipeline.load_index(options.index)
+
+    def work(file: str) -> dict[str, Any]:
+        signature = _signature(options, pipeline, file)
+        found = pipeline.identify(signature, options.count, clean=options.clean)
+        words = found.identity or "nobody enrolled"
+        picture = pictures.of_ink(pipeline, signature, file, options.clean, words)
+        return {"file": file, "answer": found.identity is not None} | found.as_dict() | picture
+
+    return work
+
+
+def search(options: argparse.Namespace, pipeline: Pipeline, pictures: Pictures) -> Work:
+    """Which signatures of a document are of one hand."""
+    query = pipeline.embed([options.signature], clean=options.clean)[0]
+
+    def work(file: str) -> dict[str, Any]:
+        hits = [hit for hit in pipeline.compare(query, file) if hit.genuine]
+        result = {"file": file, "answer": bool(hits), "hits": [hit.as_dict() for hit in hits]}
+        return result | pictures.of_hits(file, hits)
+
+    return work
+
+
+def _signature(options: argparse.Namespace, pipeline: Pipeline, file: str) -> Any:
+    """The file, or with --pages the best signature on it."""
+    if not options.pages:
+        return file
+    found = pipeline.signatures(file)
+    if not found:
+        raise SignVerError(f"{file}: no signature found on this document.")
+    return max(found, key=lambda each: each[1].score)[2]
+
+
+WORK = {
+    "detect": detect,
+    "annotate": annotate,
+    "clean": clean,
+    "enroll": enroll,
+    "verify": verify,
+    "identify": identify,
+    "search": search,
+}

@@ -1,0 +1,98 @@
+"""Pictures of answers, written to a folder."""
+
+from __future__ import annotations
+
+import io
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from signver.documents import document_pages
+from signver.files import write_whole
+from signver.images import as_rgb
+from signver.results import Document, Hit, Mark
+from signver.visualization import draw_marks, fitting_font
+
+if TYPE_CHECKING:
+    from signver.pipeline import Pipeline
+
+# By class of mark; others are drawn in the last.
+COLORS = {"signature": "#c62828", "initials": "#6a1b9a", "date": "#1565c0", "redaction": "#2e7d32"}
+_OTHER = "#ef6c00"
+_CAPTION = 28
+
+
+class Pictures:
+    """Writes pictures under names that are not taken yet; does nothing without a folder.
+
+    Args:
+      folder: made where need be; None for no pictures.
+    """
+
+    def __init__(self, folder: pathlib.Path | None):
+        self._folder = folder
+        self._taken: set[str] = set()
+
+    def save(self, pixels: np.ndarray | Image.Image, name: str) -> str:
+        """Writes a PNG whole or not at all; returns its path.
+
+        Two files of one name in different folders do not overwrite each other's picture.
+
+        Raises:
+          SignVerError: the folder cannot be written.
+        """
+        assert self._folder is not None
+        stem, number, free = pathlib.Path(name).stem, 1, name
+        while free in self._taken:
+            number += 1
+            free = f"{stem}_{number}.png"
+        self._taken.add(free)
+        stream = io.BytesIO()
+        (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(stream, "PNG")
+        write_whole(self._folder / free, stream.getvalue())
+        return str(self._folder / free)
+
+    def of_document(self, document: Document) -> dict[str, Any]:
+        """Each page with its marks: `picture`, or `pictures` for several pages; empty without a folder."""
+        if self._folder is None:
+            return {}
+        return self._of_pages(document.file, [list(page.marks) for page in document.pages])
+
+    def of_hits(self, file: str, hits: Sequence[Hit]) -> dict[str, Any]:
+        """The pages with hits, as `of_document`."""
+        if self._folder is None or not hits:
+            return {}
+        last = max(hit.page for hit in hits)
+        marks = [[hit.mark for hit in hits if hit.page == page] for page in range(1, last + 1)]
+        return self._of_pages(file, marks)
+
+    def of_ink(
+        self, pipeline: Pipeline, signature: Any, file: str, clean: bool, caption: str
+    ) -> dict[str, Any]:
+        """A signature as it was compared, with words below: `picture`; empty without a folder."""
+        if self._folder is None:
+            return {}
+        ink = pipeline.ink(signature, clean=clean)
+        return {"picture": self.save(with_caption(ink, caption), f"{pathlib.Path(file).stem}.png")}
+
+    def _of_pages(self, file: str, marks: Sequence[Sequence[Mark]]) -> dict[str, Any]:
+        stem, saved = pathlib.Path(file).stem, []
+        pages = zip(document_pages(file), marks, strict=False)
+        for number, (page, found) in enumerate(pages, start=1):
+            if found or len(marks) == 1:
+                name = f"{stem}.png" if len(marks) == 1 else f"{stem}-{number}.png"
+                saved.append(self.save(draw_marks(page, found, COLORS, _OTHER), name))
+        return {"picture": saved[0]} if len(marks) == 1 else {"pictures": saved}
+
+
+def with_caption(picture: Any, words: str) -> Image.Image:
+    """A small picture of a signature, with a line of text below."""
+    ink = as_rgb(picture).copy()
+    ink.thumbnail((448, 448))
+    sheet = Image.new("RGB", (max(ink.width, 224), ink.height + _CAPTION), "white")
+    sheet.paste(ink, ((sheet.width - ink.width) // 2, 0))
+    ImageDraw.Draw(sheet).text((4, ink.height + 6), words, fill="#424242", font=fitting_font(16))
+    return sheet
