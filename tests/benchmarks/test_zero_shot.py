@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import detector_real, zero_shot
+from benchmarks import detector_real, score_threshold, zero_shot
 from training.data.page import Box, Page
 
 
@@ -65,3 +65,10 @@ def test_pages_of_one_document_are_drawn_together():
     low, high = zero_shot.intervals([hit, hit, miss, miss], truth, ["a", "a", "b", "b"])
     assert low[1] == 0
     assert high[1] == 1
+
+
+def test_the_threshold_is_where_f1_is_best():
+    marks = np.array([[0.9, 1.0], [0.2, 0.0], [0.7, 1.0], [0.3, 0.0], [0.5, 0.0], [0.4, 1.0]])
+    # F1 with three true boxes: 0.5, 0.8, 0.67, 0.86 at 0.4, then falling.
+    assert score_threshold.best_threshold(marks, 3) == pytest.approx(0.4)
+    assert score_threshold.best_threshold(marks, 2) == pytest.approx(0.7)
