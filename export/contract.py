@@ -14,7 +14,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from signver.cleaner import SIDE
-from signver.preprocessing import HEIGHT, MARGIN, OUTSIDE, WIDTH
+from signver.preprocessing import BALANCE, FLATTEST, HEIGHT, SPREAD, WIDTH
 from training.errors import UserError
 
 # What is added around a found signature before it is cut out, as a fraction of the box on each side.
@@ -180,17 +180,21 @@ def _extractor_steps(metadata: dict[str, str]) -> tuple[list[dict[str, Any]], li
         },
         {"step": "otsu", "ink": "at or below", "text": "Ink is what is at or below Otsu's threshold."},
         {
-            "step": "cut_to_ink",
-            "outside": OUTSIDE,
-            "text": "Cut to the ink; the share `outside` of it may lie beyond each side.",
+            "step": "moments",
+            "flattest": FLATTEST,
+            "text": "Mean and standard deviation of the ink's rows and columns, in pixels, 1/12 added to the "
+            "variance for a pixel's width; neither deviation is less than flattest times the other.",
         },
         {
-            "step": "fit_area",
-            "rows": HEIGHT - 2 * MARGIN,
-            "columns": WIDTH - 2 * MARGIN,
-            "text": "Average by area into at most rows x columns, aspect ratio kept, values 0..1.",
+            "step": "scale_by_moments",
+            "size": [HEIGHT, WIDTH],
+            "spread": list(SPREAD),
+            "balance": BALANCE,
+            "fill": 0,
+            "text": "With a = size[0] / 2 / spread[0] / deviation of rows, b likewise of columns: height times "
+            "a^((1 + balance) / 2) b^((1 - balance) / 2), width times b^((1 + balance) / 2) "
+            "a^((1 - balance) / 2), averaged by area, the mean of the ink in the middle; float32, 0..1.",
         },
-        {"step": "centre", "size": [HEIGHT, WIDTH], "fill": 0, "text": "Centre on paper; float32."},
     ]
     after: list[dict[str, Any]] = [
         {

@@ -109,7 +109,7 @@ class MetricExtractor:
         return found if several else found[0]
 
     def normalise(self, picture: Picture) -> np.ndarray:
-        """What the network sees of a signature: float32 [96, 256], 1 where all is ink.
+        """What the network sees of a signature: float32 [96, 192], 1 where all is ink.
 
         Args:
           picture: one, as for `extract`.
@@ -125,7 +125,7 @@ class MetricExtractor:
         """Embeddings of signatures that are normalised already.
 
         Args:
-          normalised: float32 [96, 256] each, of `normalise`.
+          normalised: float32 [96, 192] each, of `normalise`.
 
         Returns:
           float32 [n, d], each of length 1.

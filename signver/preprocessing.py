@@ -16,7 +16,7 @@ SPREAD = (2.3, 2.2)
 # How far height and width are scaled apart: 0 keeps the aspect ratio, 1 gives all signatures the same.
 BALANCE = 0.3
 # A line is as high as this share of its length, at least; else it would fill the picture.
-_FLATTEST = 1 / 8
+FLATTEST = 1 / 8
 # Fewer pixels of ink are a speck, not a signature; more than this share is no ink on paper.
 _LEAST_INK = 16
 _MOST_INK = 0.6
@@ -52,7 +52,7 @@ def normalise_signature(picture: Picture) -> np.ndarray:
     ink = found.astype(np.float32)
     middle_y, spread_y = _moments(ink.sum(axis=1, dtype=np.float64))
     middle_x, spread_x = _moments(ink.sum(axis=0, dtype=np.float64))
-    spread_x, spread_y = max(spread_x, _FLATTEST * spread_y), max(spread_y, _FLATTEST * spread_x)
+    spread_x, spread_y = max(spread_x, FLATTEST * spread_y), max(spread_y, FLATTEST * spread_x)
     down, across = _scales(spread_y, spread_x)
     rows = _areas(ink.shape[0], HEIGHT, middle_y, down)
     columns = _areas(ink.shape[1], WIDTH, middle_x, across)

@@ -132,7 +132,7 @@ def write_extractor(path, seed=0, **metadata):
         ("LpNormalization", ["thrown"], ["embedding"], {"axis": 1, "p": 2}),
     ]
     constants = {"blocks": np.array([-1, 12, 8, 32, 8], np.int64), "weights": weights}
-    inputs = [("image", TensorProto.FLOAT, ["batch", 96, 256, 1])]
+    inputs = [("image", TensorProto.FLOAT, ["batch", 96, 192, 1])]
     outputs = [("embedding", TensorProto.FLOAT, ["batch", LENGTH])]
     entries = {
         "signver.threshold": "0.7",

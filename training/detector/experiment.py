@@ -126,7 +126,8 @@ def build_task(config: DetectorTask) -> object:
 
 def sample_data(folder: pathlib.Path, count: int = 24) -> str:
     """Writes synthetic pages as long as SignVerOD's after `--max_side 1400`; returns their input_path."""
-    from training.data.synthetic.page import CLASSES, synthesize_page
+    from training.data.synthetic.page import synthesize_page
+    from training.data.synthetic.sheet import CLASSES
     from training.data.tfrecord import write_dataset
 
     pages = [synthesize_page(0, number, long_side=1400) for number in range(count)]

@@ -26,7 +26,7 @@ SPREAD = (2.3, 2.2)
 # How far height and width are scaled apart: 0 keeps the aspect ratio, 1 gives all signatures the same.
 BALANCE = 0.3
 # A line is as high as this share of its length, at least; else it would fill the picture.
-_FLATTEST = 1 / 8
+FLATTEST = 1 / 8
 
 
 def normalise(grey: tf.Tensor) -> tf.Tensor:
@@ -42,8 +42,8 @@ def normalise(grey: tf.Tensor) -> tf.Tensor:
     middle_y, spread_y = _moments(tf.reduce_sum(ink, axis=1))
     middle_x, spread_x = _moments(tf.reduce_sum(ink, axis=0))
     spread_x, spread_y = (
-        tf.maximum(spread_x, _FLATTEST * spread_y),
-        tf.maximum(spread_y, _FLATTEST * spread_x),
+        tf.maximum(spread_x, FLATTEST * spread_y),
+        tf.maximum(spread_y, FLATTEST * spread_x),
     )
     down, across = scales(spread_y, spread_x)
     rows = _areas(tf.shape(ink)[0], HEIGHT, middle_y, down)

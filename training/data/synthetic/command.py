@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _pages(arguments: argparse.Namespace) -> int:
-    from training.data.synthetic.page import CLASSES
+    from training.data.synthetic.sheet import CLASSES
     from training.data.tfrecord import write_dataset
 
     classes = CLASSES if arguments.classes == "signverod" else {1: CLASSES[1]}
@@ -184,7 +184,8 @@ def _make(seed: int, long_side: int, evaluation: bool, labels: int, index: int) 
 def _sheet(arguments: argparse.Namespace, side: int = 480) -> int:
     from PIL import Image, ImageDraw
 
-    from training.data.synthetic.page import CLASSES, synthesize_page
+    from training.data.synthetic.page import synthesize_page
+    from training.data.synthetic.sheet import CLASSES
 
     columns = min(4, arguments.count)
     rows = -(-arguments.count // columns)

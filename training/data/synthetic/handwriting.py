@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 from scipy.special import erf
 
+from training.data.synthetic import letters
 from training.data.synthetic.stroke import Stroke
 from training.data.synthetic.variation import vary
 
@@ -149,7 +150,27 @@ class Writer:
             else:
                 body, x = _letters(rng, x, len(piece), self.hand.stretch, 1.0, piece[0].isupper())
                 strokes += body
-        return execute(strokes, dataclasses.replace(self.hand, wobble=0.7 * self.hand.wobble), rng)
+        return execute(strokes, self._careful(), rng)
+
+    def spell(self, words: str, rng: np.random.Generator) -> Trajectory:
+        """Words that can be read, in this hand's cursive; digits and signs as in `write`."""
+        strokes, _ = _spelled(words, self.hand.stretch, 1.0, 1.0, rng)
+        return execute(strokes or [Stroke((0.5, 0.0), 0.1)], self._careful(), rng)
+
+    def sign_name(self, name: str, rng: np.random.Generator) -> Trajectory:
+        """A signature that spells a name: tall capitals, letters that flatten, perhaps a flourish."""
+        capital, legibility = rng.uniform(1.0, 1.7), rng.uniform(0.45, 1.0)
+        strokes, x = _spelled(name, self.hand.stretch, capital, legibility, rng)
+        # An arc as wide as a whole name is no movement of the wrist.
+        end = [
+            dataclasses.replace(stroke, turn=math.copysign(min(abs(stroke.turn), 1.8), stroke.turn))
+            for stroke in _flourish(rng, x, 0.0)
+        ]
+        return execute(strokes + end, dataclasses.replace(self.hand, pace=1.15 * self.hand.pace), rng)
+
+    def _careful(self) -> Hand:
+        """The hand that writes what is to be read: slower than it signs, and it aims better."""
+        return dataclasses.replace(self.hand, wobble=0.7 * self.hand.wobble, pace=1.3 * self.hand.pace)
 
 
 def _words(seed: int) -> tuple[int, int]:
@@ -447,9 +468,8 @@ _ENDINGS = {
 }  # fmt: skip
 
 # Skeletons of digits and signs in a box of width 1 and height 2, y up from the baseline; each tuple is
-# (x, y, turn); a turn of None lifts the pen on the way there.
-_Skeleton = tuple[tuple[float, float, "float | None"], ...]
-GLYPHS: dict[str, _Skeleton] = {
+# (x, y, turn) as in `letters`; a turn of None lifts the pen on the way there.
+GLYPHS: dict[str, letters.Skeleton] = {
     "0": ((0.6, 2.0, None), (0.0, 1.0, -1.5), (0.5, 0.0, -1.5), (1.0, 1.0, -1.5), (0.5, 2.0, -1.5)),
     "1": ((0.3, 1.6, None), (0.55, 2.0, 0.0), (0.45, 0.0, 0.0)),
     "2": ((0.05, 1.5, None), (0.5, 2.0, 1.3), (0.9, 1.4, 1.4), (0.0, 0.0, 0.3), (1.0, 0.05, 0.1)),
@@ -469,11 +489,50 @@ GLYPH_ADVANCE = {glyph: 1.25 if glyph.isdigit() else 0.9 for glyph in GLYPHS}
 
 
 def _glyph(character: str, x: float, stretch: float) -> list[Stroke]:
-    # In image coordinates y grows downwards, which turns every angle round.
+    return _strokes(GLYPHS[character], x, stretch, 0.85)
+
+
+def _strokes(skeleton: letters.Skeleton, x: float, stretch: float, height: float) -> list[Stroke]:
+    """A skeleton's targets on the page; its angles are the page's already, only y is turned over."""
     return [
-        Stroke((x + px * stretch, -0.85 * py), -(turn or 0.0), pen_down=turn is not None)
-        for px, py, turn in GLYPHS[character]
+        Stroke((x + px * stretch, -height * py), turn or 0.0, pen_down=turn is not None)
+        for px, py, turn in skeleton
     ]
+
+
+def _spelled(
+    words: str, stretch: float, capital: float, legibility: float, rng: np.random.Generator
+) -> tuple[list[Stroke], float]:
+    """Strokes of words, and the x where they end.
+
+    Args:
+      capital: height of capitals against the alphabet's own.
+      legibility: 1 keeps every letter's height; less flattens and widens a word towards its end.
+    """
+    strokes: list[Stroke] = []
+    x = 0.0
+    for word in words.split():
+        marks: list[Stroke] = []
+        joined = False
+        for number, character in enumerate(word):
+            small = character in letters.SMALL
+            skeleton = letters.SMALL.get(character) or letters.CAPITAL.get(character) or GLYPHS.get(character)
+            if skeleton is None:
+                continue
+            fade = legibility + (1 - legibility) * math.exp(-0.3 * number)
+            height = fade if small else capital if character.isupper() else 0.85
+            width = stretch * (2.0 - fade if small else math.sqrt(height)) * rng.uniform(0.85, 1.15)
+            if small and not joined:
+                strokes.append(Stroke((x, 0.0), 0.1, pen_down=False))
+            strokes += _strokes(skeleton, x, width, height)
+            if character in letters.MARKS and rng.random() < 0.8:
+                ends = [(x + px * width, -py * height) for px, py in letters.MARKS[character]]
+                marks += [Stroke(ends[0], 0.1, pen_down=False), Stroke(ends[1], 0.1)]
+            x += letters.advance(skeleton) * width + (0.0 if small else 0.15 * stretch)
+            joined = small
+        strokes += marks
+        x += rng.uniform(0.5, 1.1) * stretch
+    return strokes, x
 
 
 def render(

@@ -101,6 +101,14 @@ def person(rng: np.random.Generator) -> str:
     return f"{rng.choice(FIRST_NAMES)}{middle} {rng.choice(LAST_NAMES)}"
 
 
+def signed(rng: np.random.Generator) -> str:
+    """A made-up name as people sign it: in full, with initials, or one name alone."""
+    first, last = str(rng.choice(FIRST_NAMES)), str(rng.choice(LAST_NAMES))
+    middle = chr(65 + int(rng.integers(26)))
+    forms = (f"{first} {last}", f"{first} {middle}. {last}", f"{first[0]}. {middle}. {last}", first)
+    return forms[int(rng.choice(4, p=[0.4, 0.25, 0.25, 0.1]))]
+
+
 def date(rng: np.random.Generator) -> str:
     """A printed date."""
     day, month, year = int(rng.integers(1, 29)), int(rng.integers(12)), int(rng.integers(1962, 2022))

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from training.data.synthetic import letters
 from training.data.synthetic.handwriting import _MU, Writer, lognormal, render
 
 
@@ -71,3 +72,48 @@ def test_rendered_ink_is_within_its_array(text):
     assert ink.max() > 0.5
     border = np.concatenate([ink[0], ink[-1], ink[:, 0], ink[:, -1]])
     assert border.max() == 0
+
+
+def _spelled(words, writer=None):
+    return (writer or Writer(2)).spell(words, np.random.default_rng(0))
+
+
+def test_letters_rise_and_fall_as_they_should():
+    tops = {word: _spelled(word).points[:, 1].min() for word in ("lll", "aaa", "ggg")}
+    bottoms = {word: _spelled(word).points[:, 1].max() for word in ("lll", "aaa", "ggg")}
+    assert tops["lll"] < 1.4 * tops["aaa"]
+    assert tops["ggg"] == pytest.approx(tops["aaa"], abs=0.4)
+    assert bottoms["ggg"] > bottoms["aaa"] + 0.4
+
+
+def test_every_letter_leaves_ink_and_goes_to_the_right():
+    for letter in (*letters.SMALL, *letters.CAPITAL):
+        ends = [_spelled(letter * count).points[:, 0].max() for count in (1, 4)]
+        assert ends[1] > ends[0] + 0.8, letter
+        assert _spelled(letter).pen_down.any(), letter
+
+
+def test_what_cannot_be_spelled_is_left_out_and_nothing_at_all_is_a_stroke():
+    assert np.array_equal(_spelled("a§b").points, _spelled("ab").points)
+    assert render(_spelled("§"), Writer(2).hand, 10.0).max() > 0.2
+
+
+@pytest.mark.parametrize("digit", ["0", "6", "8", "9"])
+def test_a_digit_that_is_round_encloses_paper(digit):
+    closed = 0
+    for number in range(12):
+        writer = Writer(number)
+        ink = render(writer.write(digit, np.random.default_rng(0)), writer.hand, 40.0, pen=4.0)
+        # The paper around is one region; each further region is enclosed. A gap of a stroke's end is no gap.
+        joined = cv2.morphologyEx((ink > 0.3).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((25, 25), np.uint8))
+        regions, _, stats, _ = cv2.connectedComponentsWithStats(1 - joined)
+        closed += regions > 2 and stats[2:, cv2.CC_STAT_AREA].max() > 60
+    assert closed >= 6
+
+
+def test_a_signed_name_is_repeatable_and_taller_in_its_capitals():
+    first, again = (Writer(5).sign_name("Anna Vance", np.random.default_rng(1)) for _ in range(2))
+    assert np.array_equal(first.points, again.points)
+    heights = [np.ptp(Writer(n).sign_name("A", np.random.default_rng(n)).points[:, 1]) for n in range(9)]
+    small = [np.ptp(Writer(n).spell("a", np.random.default_rng(n)).points[:, 1]) for n in range(9)]
+    assert np.median(heights) > 1.5 * np.median(small)

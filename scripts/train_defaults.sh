@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# The default models from a seed: synthetic pages, writers and noise alone.
+set -euo pipefail
+
+usage() {
+  cat <<'TEXT'
+usage: scripts/train_defaults.sh [detector|cleaner|extractor|bundle|all]...
+
+  detector   pages, a run at 384² and one at 512² from it, ONNX, proof     OUTPUT/detector
+  cleaner    signatures, a U-Net on noisy crops, ONNX, proof               OUTPUT/cleaner
+  extractor  signatures, a metric network, ONNX, proof                     OUTPUT/extractor
+  bundle     the three ONNX files as one bundle                            models/default
+
+Each stage is seeded and goes on where it was interrupted; what is there is not made again.
+
+environment: OUTPUT (default runs/default), PROCESSES for the generators (default: all cores),
+             VENV and SIGNVER_PYTHON as in setup.sh
+TEXT
+}
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+output=$(realpath -m "${OUTPUT:-runs/default}")
+processes=${PROCESSES:-$(nproc)}
+seed=8
+# Training pages, and passes over them at 384²; configs/detector/default.yaml says the passes at 512².
+detector_pages=1300 detector_epochs_384=8.0
+
+inputs() { # inputs DATA_FOLDER [MORE_OF_TASK]
+  echo "train_data: {input_path: '$1/train*'}, validation_data: {input_path: '$1/eval*'}"
+}
+
+make_once() { # make_once RESULT COMMAND...: commands of this project write whole results or none
+  local result=$1
+  shift
+  if [ -e "$result" ]; then
+    echo "== $result is there"
+  else
+    "$@"
+  fi
+}
+
+detector() {
+  local pages=$output/pages model_dir=$output/detector small=$output/detector_384
+  make_once "$pages" python -m training.data synthesize pages --output "$pages" --count "$detector_pages" \
+    --eval_count 200 --seed "$seed" --long_side 640 --shards 8 --processes "$processes"
+  python -m training.train --experiment=retinanet_signverod --mode=train --model_dir="$small" \
+    --config_file=configs/detector/default.yaml --params_override="{
+      task: {model: {input_size: [384, 384, 3]}, $(inputs "$pages")},
+      schedule: {epochs: $detector_epochs_384}}"
+  python -m training.train --experiment=retinanet_signverod --mode=train --model_dir="$model_dir" \
+    --config_file=configs/detector/default.yaml --params_override="{
+      task: {init_checkpoint: '$small', init_checkpoint_modules: all, $(inputs "$pages")}}"
+  if [ ! -e "$model_dir/detector.onnx" ]; then
+    # The score to keep boxes from is read off held-out synthetic pages, then written into the file.
+    local draft=$model_dir/draft.onnx threshold
+    python -m export onnx --model_dir "$model_dir" --checkpoint last --output "$draft"
+    threshold=$(python benchmarks/score_threshold.py --detector "$draft" --pages "$pages/eval*")
+    python -m export onnx --model_dir "$model_dir" --checkpoint last --score_threshold "$threshold" \
+      --output "$model_dir/detector.onnx"
+    rm "$draft"
+  fi
+  python -m export validate --model_dir "$model_dir" --checkpoint last --onnx "$model_dir/detector.onnx" \
+    --pages "$pages/eval*" --output "$model_dir/validation.json"
+}
+
+signatures() {
+  make_once "$output/signatures" python -m training.data synthesize signatures \
+    --output "$output/signatures" --writers 300 --seed "$seed" --processes "$processes"
+}
+
+cleaner() {
+  signatures
+  local model_dir=$output/cleaner
+  python -m training.train --experiment=cleaner_unet --mode=train_and_eval --model_dir="$model_dir" \
+    --config_file=configs/cleaner/default.yaml --params_override="{task: {$(inputs "$output/signatures")}}"
+  make_once "$model_dir/cleaner.onnx" python -m export onnx --model_dir "$model_dir" \
+    --output "$model_dir/cleaner.onnx"
+  python -m export validate --model_dir "$model_dir" --onnx "$model_dir/cleaner.onnx" \
+    --pages "$output/signatures/eval*" --output "$model_dir/validation.json"
+}
+
+extractor() {
+  signatures
+  local model_dir=$output/extractor
+  python -m training.train --experiment=extractor_metric --mode=train_and_eval --model_dir="$model_dir" \
+    --config_file=configs/extractor/default.yaml --params_override="{task: {$(inputs "$output/signatures")}}"
+  make_once "$model_dir/extractor.onnx" python -m export onnx --model_dir "$model_dir" \
+    --output "$model_dir/extractor.onnx"
+  python -m export validate --model_dir "$model_dir" --onnx "$model_dir/extractor.onnx" \
+    --pages "$output/signatures/eval*" --output "$model_dir/validation.json"
+}
+
+bundle() {
+  python -m export bundle --detector "$output/detector/detector.onnx" \
+    --cleaner "$output/cleaner/cleaner.onnx" --extractor "$output/extractor/extractor.onnx" \
+    --output models/default
+}
+
+[ $# -gt 0 ] || set -- all
+for stage in "$@"; do
+  case $stage in
+    detector | cleaner | extractor | bundle | all) ;;
+    -h | --help) usage && exit 0 ;;
+    *)
+      printf "error: unknown stage '%s'\n" "$stage" >&2
+      usage >&2
+      exit 2
+      ;;
+  esac
+done
+scripts/setup.sh
+export PATH="${VENV:-$PWD/.venv}/bin:$PATH" TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}
+export PYTHONWARNINGS=${PYTHONWARNINGS:-ignore}
+for stage in "$@"; do
+  if [ "$stage" = all ]; then
+    detector && cleaner && extractor && bundle
+  else
+    "$stage"
+  fi
+done

@@ -1,0 +1,262 @@
+"""What stands on pages beside text and signatures: notes, stamps, logos, seals; some look like signatures."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw
+
+from training.data.synthetic import text
+from training.data.synthetic.sheet import Sheet
+
+
+def note(sheet: Sheet, x: float, y: float, width: float, height: float) -> None:
+    """Handwriting that is no signature, centred at (x, y): words, names, or figures."""
+    rng, writer = sheet.rng, sheet.writer()
+    kind = rng.choice(["figures", "read", "scrawl"], p=[0.25, 0.5, 0.25])
+    if kind == "figures":
+        whole = rng.random() < 0.7
+        words = str(rng.integers(10, 10**6)) if whole else f"{rng.integers(1, 99)}.{rng.integers(10, 99)}"
+        drawn = writer.write(words, rng)
+    elif kind == "read":
+        words = text.signed(rng) if rng.random() < 0.3 else text.sentence(rng, int(rng.integers(1, 6)))
+        drawn = writer.spell(words, rng)
+    else:
+        lengths = rng.integers(2, 8, int(rng.integers(2, 7)))
+        drawn = writer.write(" ".join("a" * int(length) for length in lengths), rng)
+    sheet.write(drawn, writer.hand, (x, y, width, height), None)
+
+
+def annotation(sheet: Sheet) -> None:
+    """Lines that somebody wrote in a margin or under the text, some circled, some with an arrow."""
+    rng, width, height = sheet.rng, sheet.width, sheet.height
+    writer, pen = sheet.writer(), sheet.pen()
+    tall = height * rng.uniform(0.014, 0.034)
+    x, y = width * rng.uniform(0.12, 0.85), height * rng.uniform(0.03, 0.92)
+    first = (x, y)
+    for _ in range(int(rng.integers(1, 6))):
+        words = text.sentence(rng, int(rng.integers(1, 4))).rstrip(".")
+        if rng.random() < 0.3:
+            words = f"{rng.integers(1, 13)}/{rng.integers(1, 29)}/{rng.integers(60, 99)} {words}"
+        length = width * rng.uniform(0.08, 0.3)
+        sheet.write(writer.spell(words, rng), writer.hand, (x, y, length, tall), None, pen)
+        x, y = x + rng.normal(0, 0.02) * width, y + 1.15 * tall
+    grey = (40, 40, 40)
+    if rng.random() < 0.2:
+        centre = (round((first[0] + x) / 2), round((first[1] + y - tall) / 2))
+        axes = (round(0.13 * width), max(8, round(0.6 * (y - first[1]) + 0.6 * tall)))
+        cv2.ellipse(sheet.paper, centre, axes, float(rng.normal(0, 8)), 0, 350, grey, 2, cv2.LINE_AA)
+    if rng.random() < 0.25:
+        start = np.round(first).astype(int)
+        end = np.round(first + rng.normal(0, 0.15, 2) * (width, height)).astype(int)
+        cv2.arrowedLine(sheet.paper, start.tolist(), end.tolist(), grey, 2, cv2.LINE_AA, tipLength=0.1)
+
+
+def script_letterhead(sheet: Sheet, y: float) -> float:
+    """A firm's name in drawn script, as old letterheads have it; returns the y below.
+
+    It looks written and stands where nobody signs.
+    """
+    rng, writer = sheet.rng, sheet.writer()
+    words = str(rng.choice(text.COMPANIES)) + str(rng.choice(["", " Company", " Inc"]))
+    length, height = sheet.width * rng.uniform(0.2, 0.5), sheet.height * rng.uniform(0.018, 0.05)
+    x = sheet.width * float(rng.choice([0.06, 0.3, 0.5]))
+    box = (x + length / 2, y + height / 2, length, height)
+    sheet.write(writer.spell(words.replace("&", "and"), rng), writer.hand, box, None, (np.full(3, 15.0), 1.0))
+    below = y + 1.2 * height
+    if rng.random() < 0.6:
+        small = max(9, round(0.75 * sheet.size))
+        sheet.print(x, below, f"{rng.integers(10, 999)} {rng.choice(text.LAST_NAMES)} Street", size=small)
+        below += 1.5 * small
+    return below
+
+
+def distract(sheet: Sheet) -> None:
+    """Marks that are not signatures, most of them near where nothing else stands."""
+    rng, width = sheet.rng, sheet.width
+    for chance, draw in _DISTRACTIONS:
+        if rng.random() < chance:
+            draw(sheet)
+    if rng.random() < 0.1:
+        time = f"{rng.integers(10, 24)}:{rng.integers(10, 59)} P.{rng.integers(1, 9)}"
+        words = f"FROM {rng.choice(text.COMPANIES)} {text.date(rng)} {time}"
+        sheet.print(0.05 * width, 2, words, "DejaVuSansMono.ttf", max(9, round(0.8 * sheet.size)))
+
+
+def _scattered_note(sheet: Sheet) -> None:
+    rng, width, height = sheet.rng, sheet.width, sheet.height
+    top = height * rng.uniform(0.02, 0.95)
+    for line in range(int(rng.integers(1, 5))):
+        x, length = width * rng.uniform(0.15, 0.85), width * rng.uniform(0.1, 0.4)
+        note(sheet, x, top + 1.6 * line * sheet.size, length, sheet.size * rng.uniform(1.2, 2.2))
+
+
+def _circled_number(sheet: Sheet) -> None:
+    rng, width, height = sheet.rng, sheet.width, sheet.height
+    centre = (round(width * rng.uniform(0.1, 0.9)), round(height * rng.uniform(0.05, 0.95)))
+    axes = (round(sheet.size * rng.uniform(1, 2)), round(sheet.size * rng.uniform(0.8, 1.8)))
+    cv2.ellipse(sheet.paper, centre, axes, float(rng.uniform(0, 90)), 15, 370, (30, 30, 30), 2, cv2.LINE_AA)
+    writer = sheet.writer()
+    box = (*centre, 1.4 * sheet.size, sheet.size)
+    sheet.write(writer.write(str(rng.integers(1, 99)), rng), writer.hand, box, None)
+
+
+def _crossing_line(sheet: Sheet) -> None:
+    """A stroke of the pen or a scratch from one side to another."""
+    rng, width, height = sheet.rng, sheet.width, sheet.height
+    ends = [(round(width * rng.uniform(0, 1)), round(height * rng.uniform(0, 1))) for _ in range(2)]
+    cv2.line(sheet.paper, ends[0], ends[1], (40, 40, 40), int(rng.integers(1, 3)), cv2.LINE_AA)
+
+
+def _underlines(sheet: Sheet) -> None:
+    """Lines drawn by hand under words or through them, brackets beside them, ticks before them."""
+    rng, width, height = sheet.rng, sheet.width, sheet.height
+    for _ in range(int(rng.integers(1, 9))):
+        x, y = width * rng.uniform(0.08, 0.7), height * rng.uniform(0.15, 0.85)
+        kind = rng.choice(["line", "tick", "bar"], p=[0.6, 0.25, 0.15])
+        if kind == "line":
+            steps = np.linspace(0, width * rng.uniform(0.05, 0.5), 12)
+            points = np.stack([x + steps, y + np.cumsum(rng.normal(0, 0.6, 12))], axis=1)
+        elif kind == "tick":
+            points = np.array([[x, y], [x + 5, y + 7], [x + 16, y - 12]]) * 1.0
+        else:
+            points = np.array([[x, y], [x + rng.normal(0, 3), y + height * rng.uniform(0.03, 0.1)]])
+        cv2.polylines(
+            sheet.paper, [points.astype(np.int32)], False, (40,) * 3, int(rng.integers(1, 4)), cv2.LINE_AA
+        )
+
+
+def _bates_number(sheet: Sheet) -> None:
+    rng = sheet.rng
+    number = text.font(str(rng.choice(text.BOLD)), round(1.1 * sheet.size))
+    words = str(rng.integers(10**7, 10**10))
+    patch = Image.new("L", (round(number.getlength(words)) + 4, round(1.7 * sheet.size)), 255)
+    ImageDraw.Draw(patch).text((2, 0), words, font=number, fill=20)
+    if rng.random() < 0.7:
+        patch = patch.rotate(90, expand=True)
+    x = round(sheet.width * 0.97 - patch.width)
+    y = round((sheet.height - patch.height) * rng.uniform(0.3, 0.97))
+    area = sheet.paper[y : y + patch.height, x : x + patch.width]
+    np.minimum(area, np.asarray(patch)[: area.shape[0], : area.shape[1], None], out=area)
+
+
+def _stamp(sheet: Sheet) -> None:
+    """A received or date stamp, framed or round, turned and badly inked."""
+    rng = sheet.rng
+    size = round(sheet.size * rng.uniform(1.0, 1.6))
+    words = [
+        str(rng.choice(["RECEIVED", "FILED", "COPY", "PAID", "APPROVED", "CONFIDENTIAL"])),
+        text.date(rng).upper(),
+    ]
+    face = text.font(str(rng.choice(text.BOLD)), size)
+    length = round(max(face.getlength(line) for line in words)) + 2 * size
+    stamp = Image.new("L", (length, round(3.6 * size)), 0)
+    draw = ImageDraw.Draw(stamp)
+    frame = rng.choice(["none", "single", "double", "hatched"], p=[0.3, 0.35, 0.2, 0.15])
+    for inset in {"none": (), "single": (1,), "double": (1, 6), "hatched": (1,)}[str(frame)]:
+        draw.rectangle([inset, inset, length - 1 - inset, stamp.height - 1 - inset], outline=255, width=2)
+    if frame == "hatched":
+        for x in range(0, length, 6):
+            draw.line([x, 0, x, round(0.5 * size)], fill=255, width=2)
+            draw.line([x, stamp.height - round(0.5 * size), x, stamp.height], fill=255, width=2)
+    for number, line in enumerate(words[: int(rng.integers(1, 3))]):
+        draw.text((size, size * (0.4 + 1.4 * number)), line, font=face, fill=255)
+    turned = stamp.rotate(float(rng.normal(0, 12)), expand=True, resample=Image.Resampling.BILINEAR)
+    coverage = np.asarray(turned, np.float32) / 255
+    patches = cv2.resize(rng.uniform(0.3, 1.3, (6, 10)).astype(np.float32), coverage.shape[::-1])
+    x, y = rng.uniform(0.02, 0.7) * sheet.width, rng.uniform(0.02, 0.9) * sheet.height
+    sheet.ink(coverage * np.clip(patches, 0, 1), x, y, None)
+
+
+def logo(sheet: Sheet, x: float, y: float, size: float) -> None:
+    """Circles, polygons and ellipses within each other."""
+    rng = sheet.rng
+    centre, radius = (round(x + size / 2), round(y + size / 2)), max(4, round(size / 2))
+    grey = (int(rng.integers(0, 120)),) * 3
+    for _ in range(int(rng.integers(1, 4))):
+        kind = int(rng.integers(3))
+        if kind == 0:
+            cv2.circle(sheet.paper, centre, radius, grey, int(rng.choice([-1, 1, 2])), cv2.LINE_AA)
+        elif kind == 1:
+            points = np.array(centre) + rng.integers(-radius, radius + 1, (int(rng.integers(3, 8)), 2))
+            cv2.polylines(
+                sheet.paper, [points.astype(np.int32)], True, grey, int(rng.integers(1, 3)), cv2.LINE_AA
+            )
+        else:
+            cv2.ellipse(sheet.paper, centre, (radius, max(2, radius // 2)), 0, 0, 360, grey, 2, cv2.LINE_AA)
+        radius = max(3, int(radius * 0.6))
+
+
+def seal(sheet: Sheet, x: float, y: float) -> None:
+    """A notary's or company's round seal: rings, teeth and a name."""
+    rng = sheet.rng
+    radius = round(sheet.width * rng.uniform(0.05, 0.09))
+    seal = np.zeros((2 * radius + 4,) * 2, np.uint8)
+    centre = (radius + 2, radius + 2)
+    for share in (1.0, 0.92, 0.55)[: int(rng.integers(1, 4))]:
+        cv2.circle(seal, centre, round(radius * share), 255, 1, cv2.LINE_AA)
+    for angle in np.linspace(0, 2 * np.pi, int(rng.integers(0, 60)), endpoint=False):
+        ray = np.array([np.cos(angle), np.sin(angle)])
+        ends = [tuple(np.round(centre + radius * share * ray).astype(int)) for share in (0.94, 1.0)]
+        cv2.line(seal, ends[0], ends[1], 255, 1, cv2.LINE_AA)
+    image = Image.fromarray(seal)
+    words = str(rng.choice(["SEAL", "NOTARY", "PUBLIC", "1931", "CORPORATE"]))
+    face = text.font(str(rng.choice(text.BOLD)), max(9, radius // 3))
+    ImageDraw.Draw(image).text((centre[0] - face.getlength(words) / 2, 0.8 * radius), words, 255, face)
+    sheet.ink(np.asarray(image, np.float32) / 255 * float(rng.uniform(0.3, 0.9)), x, y, None)
+
+
+def frame(sheet: Sheet) -> None:
+    """A border of rules or of interlaced waves, as engraved ones look from afar."""
+    rng = sheet.rng
+    inset = sheet.width * rng.uniform(0.02, 0.05)
+    grey = (int(rng.integers(30, 150)),) * 3
+    corners = (round(inset), round(inset)), (round(sheet.width - inset), round(sheet.height - inset))
+    cv2.rectangle(sheet.paper, *corners, grey, int(rng.integers(1, 5)))
+    if rng.random() < 0.6:
+        depth, period = inset * rng.uniform(0.3, 0.6), inset * rng.uniform(0.4, 1.2)
+        for phase in np.linspace(0, 2 * np.pi, int(rng.integers(2, 6)), endpoint=False):
+            for side in range(4):
+                along = np.arange(inset, (sheet.width if side % 2 else sheet.height) - inset, 1.5)
+                wave = depth * np.sin(2 * np.pi * along / period + phase)
+                edge = (sheet.height if side % 2 else sheet.width) - inset if side > 1 else inset
+                across = edge + wave
+                points = np.stack([along, across] if side % 2 else [across, along], axis=1)
+                cv2.polylines(sheet.paper, [points.astype(np.int32)], False, grey, 1, cv2.LINE_AA)
+
+
+def table(sheet: Sheet, left: float, y: float) -> float:
+    """A table of words and figures, ruled or not; returns the y below."""
+    rng = sheet.rng
+    rows, columns = int(rng.integers(3, 9)), int(rng.integers(2, 6))
+    width = (sheet.width - 2 * left) * rng.uniform(0.5, 1.0)
+    height = 1.3 * sheet.line
+    lined = rng.random() < 0.7
+    for row in range(rows + 1):
+        if lined:
+            sheet.rule(left, y + row * height, width)
+        for column in range(columns if row < rows else 0):
+            words = f"{rng.integers(1, 99999):,}" if column and row else str(rng.choice(text.WORDS))
+            sheet.print(
+                left + 3 + column * width / columns,
+                y + row * height + 2,
+                words,
+                size=max(9, round(0.85 * sheet.size)),
+            )
+    if lined:
+        for column in range(columns + 1):
+            x = round(left + column * width / columns)
+            sheet.paper[round(y) : round(y + rows * height), x : x + 1] = 30
+    return y + (rows + 1) * height
+
+
+# What may stand on any page: (probability, what draws it).
+_DISTRACTIONS = (
+    (0.15, _scattered_note),
+    (0.25, annotation),
+    (0.2, _stamp),
+    (0.12, _circled_number),
+    (0.1, _crossing_line),
+    (0.15, _underlines),
+    (0.45, _bates_number),
+)
