@@ -191,8 +191,8 @@ def _extractor_steps(metadata: dict[str, str]) -> tuple[list[dict[str, Any]], li
             "spread": list(SPREAD),
             "balance": BALANCE,
             "fill": 0,
-            "text": "With a = size[0] / 2 / spread[0] / deviation of rows, b likewise of columns: height times "
-            "a^((1 + balance) / 2) b^((1 - balance) / 2), width times b^((1 + balance) / 2) "
+            "text": "With a = size[0] / 2 / spread[0] / deviation of rows, b likewise of columns: height "
+            "times a^((1 + balance) / 2) b^((1 - balance) / 2), width times b^((1 + balance) / 2) "
             "a^((1 - balance) / 2), averaged by area, the mean of the ink in the middle; float32, 0..1.",
         },
     ]

@@ -164,8 +164,8 @@ def _stamp(sheet: Sheet) -> None:
     turned = stamp.rotate(float(rng.normal(0, 12)), expand=True, resample=Image.Resampling.BILINEAR)
     coverage = np.asarray(turned, np.float32) / 255
     patches = cv2.resize(rng.uniform(0.3, 1.3, (6, 10)).astype(np.float32), coverage.shape[::-1])
-    x, y = rng.uniform(0.02, 0.7) * sheet.width, rng.uniform(0.02, 0.9) * sheet.height
-    sheet.ink(coverage * np.clip(patches, 0, 1), x, y, None)
+    left, top = rng.uniform(0.02, 0.7) * sheet.width, rng.uniform(0.02, 0.9) * sheet.height
+    sheet.ink(coverage * np.clip(patches, 0, 1), left, top, None)
 
 
 def logo(sheet: Sheet, x: float, y: float, size: float) -> None:
