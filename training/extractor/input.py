@@ -71,14 +71,14 @@ class Jitter:
         network's preprocessing keeps the size.
     """
 
-    rotation: float = 3.0
-    shear: float = 0.06
-    scale: float = 0.1
-    shift: float = 0.02
-    fit: float = 0.04
+    rotation: float = 1.0
+    shear: float = 0.02
+    scale: float = 0.04
+    shift: float = 0.01
+    fit: float = 0.02
     stroke: float = 0.7
     blur: float = 0.4
-    dirt: float = 0.2
+    dirt: float = 0.1
     refit: bool = True
 
 
