@@ -264,16 +264,21 @@ def _entry(
     started = record.read(model_dir)
     evaluation = best_evaluation(model_dir, arguments.checkpoint)
     figures = {name: _six(value) for name, value in evaluation.items() if _is_figure(name, value)}
-    data = started.get("data", {})
-    source = loaded.params.task.validation_data.input_path
-    names = [source] if isinstance(source, str) else list(source or [])
-    shown = ", ".join("/".join(pathlib.PurePath(name).parts[-2:]) for name in names) or "none"
+    data = {
+        split: {
+            "source": _source(getattr(loaded.params.task, f"{split}_data").input_path),
+            "records": entry["records"],
+            "fingerprint": entry["fingerprint"],
+        }
+        for split, entry in started.get("data", {}).items()
+    }
+    held_out = data.get("validation", {"source": "none", "records": 0})
     return {
         **contract.describe(path),
         "precision": "float32",
         "thresholds": _thresholds(kind, path, metadata, figures, arguments),
         "validation": {
-            "data": f"{shown}: {data.get('validation', {}).get('records', 0)} records",
+            "data": f"{held_out['source']}: {held_out['records']} records",
             "step": int(evaluation.get("step", 0)),
             "figures": figures,
         },
@@ -285,14 +290,17 @@ def _entry(
             "git_commit": metadata["signver.git_commit"],
             "seed": started.get("seed"),
             "precision": started.get("precision", "unknown"),
-            "data": {
-                split: {"records": entry["records"], "fingerprint": entry["fingerprint"]}
-                for split, entry in data.items()
-            },
+            "data": data,
         },
         "licence": arguments.licence,
         "card": f"cards/{kind}.md",
     }
+
+
+def _source(input_path: str | Sequence[str] | None) -> str:
+    """Folder and pattern of each data set, without the folders of this machine."""
+    names = [input_path] if isinstance(input_path, str) else list(input_path or [])
+    return ", ".join("/".join(pathlib.PurePath(name).parts[-2:]) for name in names) or "none"
 
 
 def best_evaluation(model_dir: pathlib.Path, checkpoint: str) -> dict[str, Any]:
@@ -357,7 +365,8 @@ def _folder_of(loaded: LoadedModel) -> str:
 
 
 def _is_figure(name: str, value: Any) -> bool:
-    number = isinstance(value, int | float) and value == value
+    # COCO's figures are -1 where no object is of that size.
+    number = isinstance(value, int | float) and value == value and value != -1
     return number and name not in _DROPPED and not name.startswith("best_")
 
 

@@ -59,8 +59,8 @@ def card(kind: str, entry: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|---|",
         *(_value_row("in", value) for value in entry["inputs"]),
         *(_value_row("out", value) for value in entry["outputs"]),
-        *_section("Before", [step["text"] for step in entry["preprocessing"]], "1."),
-        *_section("After", [step["text"] for step in entry["postprocessing"]], "1."),
+        *_section("Before", [_step(step) for step in entry["preprocessing"]], "1."),
+        *_section("After", [_step(step) for step in entry["postprocessing"]], "1."),
     ]
     if entry["labels"]:
         names = ", ".join(f"{label} {name}" for label, name in sorted(entry["labels"].items()))
@@ -78,7 +78,9 @@ def card(kind: str, entry: Mapping[str, Any]) -> str:
     lines += ["", "## Run", "", "| | |", "|---|---|"]
     lines += [f"| {key} | `{run[key]}` |" for key in sorted(run) if key != "data"]
     for split, data in sorted(run["data"].items()):
-        lines.append(f"| {split} data | {data['records']} records, `{data['fingerprint']}` |")
+        lines.append(
+            f"| {split} data | {data['source']}, {data['records']} records, `{data['fingerprint']}` |"
+        )
     return "\n".join([*lines, ""])
 
 
@@ -87,7 +89,7 @@ def notice(models: Mapping[str, Mapping[str, Any]]) -> str:
     lines = [_NOTICE, "| weights | trained on | licence |", "|---|---|---|"]
     for kind, entry in sorted(models.items()):
         train = entry["run"]["data"].get("train", {})
-        trained = f"{train.get('records', 0)} records, fingerprint `{train.get('fingerprint', 'unknown')}`"
+        trained = f"{train['source']}, {train['records']} records" if train else "unknown"
         lines.append(f"| {kind} | {trained} | {entry['licence']} |")
     return "\n".join([*lines, ""])
 
@@ -99,6 +101,12 @@ def _value_row(side: str, value: Mapping[str, Any]) -> str:
         f"| {side} | `{value['name']}` | {value['dtype']} | [{shape}] {value['layout']} | {bounds} | "
         f"{value['meaning']} |"
     )
+
+
+def _step(step: Mapping[str, Any]) -> str:
+    """The sentence of a step and its parameters."""
+    values = ", ".join(f"{key} {step[key]}" for key in sorted(step) if key not in ("step", "text"))
+    return step["text"] + (f" (`{step['step']}`: {values})" if values else "")
 
 
 def _section(title: str, items: Sequence[str], mark: str) -> list[str]:

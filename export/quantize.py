@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import logging
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -141,6 +142,8 @@ def quantise(source: pathlib.Path, output: pathlib.Path, feeds: Sequence[Mapping
         def get_next(self) -> Mapping[str, np.ndarray] | None:
             return next(self._feeds, None)
 
+    # It advises a preparation by symbolic shapes that dynamic pages do not survive.
+    logging.disable(logging.WARNING)
     quantize_static(
         str(source),
         str(output),
@@ -152,6 +155,7 @@ def quantise(source: pathlib.Path, output: pathlib.Path, feeds: Sequence[Mapping
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
     )
+    logging.disable(logging.NOTSET)
     model = onnx.load(str(output))
     metadata = {entry.key: entry.value for entry in onnx.load(str(source)).metadata_props}
     metadata.pop("signver.format")

@@ -145,7 +145,7 @@ def locate(folder: pathlib.Path, name: str) -> pathlib.Path:
         inside = real.is_relative_to(folder.resolve(strict=True))
         regular = stat.S_ISREG(os.stat(real).st_mode)
     except (OSError, RuntimeError, ValueError) as error:
-        raise SignVerError(f"cannot be opened ({error}).") from error
+        raise SignVerError(f"cannot be opened ({getattr(error, 'strerror', None) or error}).") from error
     if not inside:
         raise SignVerError("lies outside the bundle; a bundle holds all its files itself.")
     if not regular:

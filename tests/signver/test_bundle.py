@@ -97,7 +97,7 @@ def test_the_sdk_and_jsonschema_agree_on_edited_manifests(whole_bundle):
     values = [None, True, -1, 0.5, 1e30, "", "../x", "x" * 5000, [], {}, ["a"], {"a": 1}, 17, "float32"]
     oracle, verdicts = jsonschema.Draft202012Validator(SCHEMA), []
     places = list(leaves(original))
-    for _ in range(300):
+    for _ in range(150):
         manifest = json.loads(json.dumps(original))
         *parents, last = random_.choice(places)
         inside = random_.randrange(len(parents) + 1)
@@ -109,7 +109,7 @@ def test_the_sdk_and_jsonschema_agree_on_edited_manifests(whole_bundle):
         except SignVerError:
             verdicts.append(False)
         assert verdicts[-1] == oracle.is_valid(manifest), (parents, key, holder[key])
-    assert 10 < sum(verdicts) < 290
+    assert 10 < sum(verdicts) < 140
 
 
 def test_without_a_default_bundle_the_error_says_how_to_name_one(monkeypatch):
@@ -514,7 +514,7 @@ def test_the_header_says_what_the_onnx_package_says(whole_bundle):
 def test_the_header_reader_survives_any_bytes(whole_bundle):
     content = (whole_bundle / "extractor.onnx").read_bytes()
     random_ = random.Random(3)
-    for _ in range(300):
+    for _ in range(150):
         damaged = bytearray(
             content[: random_.randrange(1, len(content))] if random_.random() < 0.5 else content
         )
