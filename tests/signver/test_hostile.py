@@ -18,7 +18,7 @@ import zlib
 import numpy as np
 import pytest
 from conftest import page_with, signature, write_cleaner, write_detector, write_extractor
-from PIL import Image
+from PIL import Image, ImageFile
 
 from signver import MetricExtractor, Pipeline, SignVerError
 from signver.images import MAX_PIXELS, as_rgb
@@ -296,6 +296,15 @@ class TestBadSignatures:
             as_rgb(Image.fromarray(values))
         with pytest.raises(SignVerError, match=r"0\.\.1"):
             extractor.extract(np.dstack([values] * 3) / 255)
+
+
+def test_a_program_that_pads_cut_pictures_changes_nothing(monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    data = dict(whole_files())["baseline.jpg"]
+    assert as_rgb(data).size == (420, 300)
+    with pytest.raises(SignVerError, match="truncated"):
+        as_rgb(data[: len(data) // 2])
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "device", "empty", "missing", "zero byte"])
