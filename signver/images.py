@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import os
 import stat
+import threading
 from typing import Any, Union
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from signver.errors import SignVerError
 from signver.fax import COMPRESSIONS, incomplete
@@ -32,6 +33,7 @@ MAX_BYTES = 512 * 1024 * 1024
 _MAX_SCANS = 100
 _MAX_SCANNED_PIXELS = 1_500_000_000
 _ORIENTATION = 0x0112
+_STRICT = threading.Lock()
 
 
 def as_rgb(picture: Picture) -> Image.Image:
@@ -142,7 +144,7 @@ def decode(image: Image.Image, name: str, data: bytes = b"") -> Image.Image:
     """
     check_size(image, name)
     try:
-        image.load()
+        _load(image)
         if data and image.info.get("compression") in COMPRESSIONS and incomplete(image, data):
             raise ValueError("rows of this fax are missing")
         # Without an orientation `exif_transpose` would copy the picture.
@@ -150,6 +152,19 @@ def decode(image: Image.Image, name: str, data: bytes = b"") -> Image.Image:
         return _to_rgb((turned and ImageOps.exif_transpose(image)) or image)
     except Exception as error:  # as in `open_image`
         raise SignVerError(f"{name}: cannot read this image ({_reason(error)}).") from error
+
+
+def _load(image: Image.Image) -> None:
+    """Decodes the pixels, all of them, even in a program that told Pillow to pad what is missing."""
+    if not ImageFile.LOAD_TRUNCATED_IMAGES:
+        image.load()
+        return
+    with _STRICT:
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        try:
+            image.load()
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = True
 
 
 def reduce_page(image: Image.Image, size: tuple[int, int]) -> Image.Image:
