@@ -65,7 +65,8 @@ detector() {
 
 signatures() {
   make_once "$output/signatures" python -m training.data synthesize signatures \
-    --output "$output/signatures" --writers 300 --seed "$seed" --processes "$processes"
+    --output "$output/signatures" --writers 1200 --eval_writers 50 --genuine 8 --forged 6 --seed "$seed" \
+    --processes "$processes"
 }
 
 cleaner() {

@@ -121,7 +121,7 @@ def write_cleaner(path, batch=1):
 
 def write_extractor(path, seed=0, **metadata):
     """Ink averaged in blocks of 8 x 8, less its mean, thrown by random weights, made of length 1."""
-    weights = np.random.default_rng(seed).normal(size=(12 * 32, LENGTH)).astype(np.float32)
+    weights = np.random.default_rng(seed).normal(size=(12 * 24, LENGTH)).astype(np.float32)
     nodes = [
         ("Reshape", ["image", "blocks"], ["parts"], {}),
         ("ReduceMean", ["parts"], ["averages"], {"axes": [2, 4], "keepdims": 0}),
@@ -131,7 +131,7 @@ def write_extractor(path, seed=0, **metadata):
         ("MatMul", ["centred", "weights"], ["thrown"], {}),
         ("LpNormalization", ["thrown"], ["embedding"], {"axis": 1, "p": 2}),
     ]
-    constants = {"blocks": np.array([-1, 12, 8, 32, 8], np.int64), "weights": weights}
+    constants = {"blocks": np.array([-1, 12, 8, 24, 8], np.int64), "weights": weights}
     inputs = [("image", TensorProto.FLOAT, ["batch", 96, 192, 1])]
     outputs = [("embedding", TensorProto.FLOAT, ["batch", LENGTH])]
     entries = {
