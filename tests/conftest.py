@@ -98,7 +98,7 @@ def whole_bundle(detector_run, cleaner_run, extractor_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundle") / "bundle"
     runs = [f"--detector={detector_run}", f"--cleaner={cleaner_run}", f"--extractor={extractor_run}"]
     # Scores are low after so few steps; so is the threshold.
-    options = ["--score_threshold=0.1", "--synthetic=6", "--minimum_detections=4", "--seed=5"]
+    options = ["--score_threshold=0.1", "--synthetic=6", "--minimum_detections=2", "--seed=5"]
     command("export", "bundle", *runs, f"--output={folder}", *options)
     return folder
 
