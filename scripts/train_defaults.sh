@@ -6,7 +6,7 @@ usage() {
   cat <<'TEXT'
 usage: scripts/train_defaults.sh [detector|cleaner|extractor|bundle|all]...
 
-  detector   pages, a run at 384² and one at 512² from it, ONNX, proof     OUTPUT/detector
+  detector   pages, a run at 384² and one at 448² from it, ONNX, proof     OUTPUT/detector
   cleaner    signatures, a U-Net on noisy crops, ONNX, proof               OUTPUT/cleaner
   extractor  signatures, a metric network, ONNX, proof                     OUTPUT/extractor
   bundle     the three ONNX files as one bundle                            models/default
@@ -22,7 +22,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 output=$(realpath -m "${OUTPUT:-runs/default}")
 processes=${PROCESSES:-$(nproc)}
 seed=8
-# Training pages, and passes over them at 384²; configs/detector/default.yaml says the passes at 512².
+# Training pages, and passes over them at 384²; configs/detector/default.yaml says the passes at 448².
 detector_pages=1300 detector_epochs_384=8.0
 
 inputs() { # inputs DATA_FOLDER [MORE_OF_TASK]
@@ -46,7 +46,7 @@ detector() {
   python -m training.train --experiment=retinanet_signverod --mode=train --model_dir="$small" \
     --config_file=configs/detector/default.yaml --params_override="{
       task: {model: {input_size: [384, 384, 3]}, $(inputs "$pages")},
-      schedule: {epochs: $detector_epochs_384}}"
+      schedule: {epochs: $detector_epochs_384, decay: constant}}"
   python -m training.train --experiment=retinanet_signverod --mode=train --model_dir="$model_dir" \
     --config_file=configs/detector/default.yaml --params_override="{
       task: {init_checkpoint: '$small', init_checkpoint_modules: all, $(inputs "$pages")}}"

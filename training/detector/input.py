@@ -159,12 +159,17 @@ def _move_boxes(boxes: tf.Tensor, window: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
 
 def _restroke(image: tf.Tensor, draws: tf.Tensor, config: Augmentation) -> tf.Tensor:
     """Thicker ink (local minimum), thinner ink (local maximum) or neither, blended by a random share."""
-    batched = tf.ensure_shape(image, [None, None, 3])[tf.newaxis]
-    thin = tf.nn.max_pool2d(batched, 3, 1, "SAME")[0]
-    thick = -tf.nn.max_pool2d(-batched, 3, 1, "SAME")[0]
-    changed = tf.where(draws[4] < 0.5, thin, thick)
-    share = tf.where(draws[5] < config.stroke, 0.6 * draws[6], 0.0)
-    return image + share * (changed - image)
+    image = tf.ensure_shape(image, [None, None, 3])
+
+    def changed() -> tf.Tensor:
+        thinned = draws[4] < 0.5
+        # One pooling does for both: the minimum is the maximum of the negative.
+        sign = tf.where(thinned, 1.0, -1.0)
+        pooled = sign * tf.nn.max_pool2d((sign * image)[tf.newaxis], 3, 1, "SAME")[0]
+        return image + 0.6 * draws[6] * (pooled - image)
+
+    # The pooling costs as much as decoding the page, and most pages go without.
+    return tf.cond(draws[5] < config.stroke, changed, lambda: image)
 
 
 def _relight(image: tf.Tensor, draws: tf.Tensor, config: Augmentation) -> tf.Tensor:
