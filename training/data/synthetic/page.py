@@ -230,7 +230,7 @@ def _letter(sheet: Sheet) -> None:
     sheet.print(left, y, f"Dear {text.person(rng)}:")
     bottom = sheet.height * rng.uniform(0.32, 0.76)
     y = _paragraphs(sheet, left, y + 1.6 * sheet.line, characters, bottom, 0.4)
-    x = left if rng.random() < 0.25 else sheet.width * rng.uniform(0.42, 0.6)
+    x = left if rng.random() < 0.2 else sheet.width * rng.uniform(0.45, 0.62)
     y = _signature_block(sheet, x, y + 0.3 * sheet.line, sheet.width * rng.uniform(0.18, 0.36))
     if rng.random() < 0.5:
         copies = ["cc:  " + text.person(rng)] + [

@@ -150,12 +150,13 @@ class Sheet:
     def sign(self, x: float, baseline: float, room: float) -> None:
         """A signature that starts near x and sits around a baseline.
 
-        Widths and heights follow what people leave on letters: a quarter of the page's width and a
-        twentieth of its height, give or take half; in a narrow column no more than a little over `room`.
+        The hand's own proportions fill one side of the box or the other, so that what is left are the sizes
+        found on letters: a quarter of the page's width and a twentieth of its height, give or take half.
+        In a narrow column a signature is little wider than its room.
         """
         rng = self.rng
-        width = min(self.width * float(np.exp(rng.normal(np.log(0.28), 0.38))), 1.25 * room)
-        height = self.height * float(np.clip(np.exp(rng.normal(np.log(0.06), 0.4)), 0.02, 0.17))
+        width = min(self.width * float(np.exp(rng.normal(np.log(0.33), 0.38))), 1.4 * room)
+        height = self.height * float(np.clip(np.exp(rng.normal(np.log(0.072), 0.4)), 0.02, 0.18))
         shift = rng.normal(0, 0.2) * height
         box = (x + width / 2 + rng.normal(0, 0.1) * room, baseline - 0.35 * height + shift, width, height)
         drawn, hand = self.signature()
