@@ -25,7 +25,8 @@ def incomplete(image: Image.Image, data: bytes) -> bool:
     """Whether rows of the current page are missing.
 
     Each strip is decoded behind one that is all white and once more behind one that is all black, into the
-    same memory: what differs was never written.
+    same memory: what differs was never written. Where libtiff meets a bad code word within the last two or
+    three rows of a strip it fills them itself, and nothing shows.
 
     Args:
       image: an opened TIFF of one of `COMPRESSIONS`, at the page in question.

@@ -163,9 +163,10 @@ def pipeline(models):
 
 
 def signature(writer, number=0):
-    """A synthetic signature, RGB."""
-    page = signatures.synthesize(9, writer, number, signatures.GENUINE)
-    return Image.open(io.BytesIO(page.image)).convert("RGB")
+    """A synthetic signature, RGB, of a writer who repeats it well: the test's extractor learned nothing."""
+    page = signatures.synthesize(9, writer, 0, signatures.GENUINE)
+    picture = Image.open(io.BytesIO(page.image)).convert("RGB")
+    return picture.rotate(0.7 * number, Image.Resampling.BICUBIC, expand=True, fillcolor="white")
 
 
 def page_with(picture, size=(1000, 1300), place=(500, 900)):

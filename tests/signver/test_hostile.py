@@ -282,9 +282,9 @@ class TestBadSignatures:
         assert found @ extractor.extract(ink()) > 0.95
 
     def test_20_000_pixels_wide(self, extractor):
-        wide = ink().resize((20_000, 20_000 * ink().height // ink().width))
+        wide = ink().resize((20_000, 3_000))
         found = extractor.extract(wide)
-        assert found @ extractor.extract(ink()) > 0.98
+        assert found @ extractor.extract(ink().resize((1_000, 150))) > 0.98
         line = Image.new("L", (20_000, 60), 255)
         line.paste(0, (10, 20, 19_990, 40))
         assert np.isfinite(extractor.extract(line)).all()
