@@ -47,19 +47,20 @@ detector() {
     --config_file=configs/detector/default.yaml --params_override="{
       task: {model: {input_size: [384, 384, 3]}, $(inputs "$pages")},
       schedule: {epochs: $detector_epochs_384, decay: constant}}"
-  python -m training.train --experiment=retinanet_signverod --mode=train --model_dir="$model_dir" \
+  python -m training.train --experiment=retinanet_signverod --mode=train_and_eval --model_dir="$model_dir" \
     --config_file=configs/detector/default.yaml --params_override="{
       task: {init_checkpoint: '$small', init_checkpoint_modules: all, $(inputs "$pages")}}"
   if [ ! -e "$model_dir/detector.onnx" ]; then
     # The score to keep boxes from is read off held-out synthetic pages, then written into the file.
-    local draft=$model_dir/draft.onnx threshold
-    python -m export onnx --model_dir "$model_dir" --checkpoint last --output "$draft"
-    threshold=$(python benchmarks/score_threshold.py --detector "$draft" --pages "$pages/eval*")
-    python -m export onnx --model_dir "$model_dir" --checkpoint last --score_threshold "$threshold" \
+    local draft=$model_dir/draft.onnx
+    python -m export onnx --model_dir "$model_dir" --output "$draft"
+    python benchmarks/score_threshold.py --detector "$draft" --pages "$pages/eval*" \
+      >"$model_dir/score_threshold"
+    python -m export onnx --model_dir "$model_dir" --score_threshold "$(cat "$model_dir/score_threshold")" \
       --output "$model_dir/detector.onnx"
     rm "$draft"
   fi
-  python -m export validate --model_dir "$model_dir" --checkpoint last --onnx "$model_dir/detector.onnx" \
+  python -m export validate --model_dir "$model_dir" --onnx "$model_dir/detector.onnx" \
     --pages "$pages/eval*" --output "$model_dir/validation.json"
 }
 
@@ -92,8 +93,8 @@ extractor() {
 }
 
 bundle() {
-  python -m export bundle --detector "$output/detector/detector.onnx" \
-    --cleaner "$output/cleaner/cleaner.onnx" --extractor "$output/extractor/extractor.onnx" \
+  python -m export bundle --detector "$output/detector" --cleaner "$output/cleaner" \
+    --extractor "$output/extractor" --score_threshold "$(cat "$output/detector/score_threshold")" \
     --output models/default
 }
 
