@@ -89,12 +89,14 @@ def test_nothing_in_it_says_where_or_when_it_was_made(whole_bundle, detector_run
         assert str(ROOT).encode() not in content, name
 
 
+@pytest.mark.slow
 def test_the_same_models_give_the_same_bytes(whole_bundle, tmp_path):
     parts = parts_of(whole_bundle)
     maker.write(tmp_path / "again", parts, "Apache-2.0", seed=5)
     assert contents(tmp_path / "again") == contents(whole_bundle)
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes(cleaner_run, tmp_path):
     options = [f"--cleaner={cleaner_run}", "--synthetic=4", "--minimum_detections=1"]
     first = command("bundle", *options, f"--output={tmp_path / 'one'}")
@@ -189,6 +191,7 @@ def test_an_asked_for_signature_that_is_missing_or_a_wrong_key_is_said(small, wh
 # 8 bits
 
 
+@pytest.mark.slow
 def test_quantised_models_ship_where_they_pay_and_say_what_they_cost(whole_bundle, tmp_path):
     options = ["--models", "cleaner", "extractor", "--count=6", "--minimum_speedup=0", "--max_cleaner_loss=1"]
     text = command(
