@@ -39,6 +39,8 @@ BOX_LIMIT_PIXELS = 0.5
 SCORE_LIMIT = 1e-3
 # Under this IoU two detections are not the same one.
 MATCH_IOU = 0.9
+# Boxes without area are one where no coordinate differs by this share of the page.
+_SAME_PLACE = 1e-4
 # Detections under this score decide nothing and may differ by what suppression kept.
 COMPARED_SCORE = 0.05
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -350,12 +352,14 @@ def match(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> tuple[
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two [ymin, xmin, ymax, xmax] boxes."""
+    """Intersection over union of two [ymin, xmin, ymax, xmax] boxes; without area 1 in the same place."""
     height = min(a[2], b[2]) - max(a[0], b[0])
     width = min(a[3], b[3]) - max(a[1], b[1])
     common = max(0.0, float(height)) * max(0.0, float(width))
     union = float((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])) - common
-    return common / union if union > 0 else 0.0
+    if union <= 0:  # a box beside the page is clipped to its edge
+        return float(np.abs(np.subtract(a, b)).max() < _SAME_PLACE)
+    return common / union
 
 
 def _judge(report: Report, minimum: int) -> None:

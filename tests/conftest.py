@@ -60,14 +60,14 @@ def detector_run(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def cleaner_run(tmp_path_factory):
-    """model_dir of a small cleaner after 80 steps on twelve synthetic signatures."""
+    """model_dir of a small cleaner after 140 steps on twelve synthetic signatures."""
     from training.data import signatures, tfrecord
 
     folder = tmp_path_factory.mktemp("cleaner")
     pages = [signatures.synthesize(0, number, 0, signatures.GENUINE) for number in range(14)]
     splits = {"train": pages[:12], "eval": pages[12:]}
     tfrecord.write_dataset(folder / "data", splits, signatures.CLASSES, shards=1, source="test")
-    override = {"trainer": {"train_steps": 80}, "schedule": {"learning_rate": 0.005}}
+    override = {"trainer": {"train_steps": 140}, "schedule": {"learning_rate": 0.005}}
     return train("cleaner_unet", "cleaner/smoke", folder, override, "train_and_eval")
 
 

@@ -117,6 +117,13 @@ def test_empty_outputs_prove_nothing(loaded, onnx_file):
     assert "proves nothing" in report.failures[0]
 
 
+def test_a_box_clipped_to_the_edge_is_itself():
+    edge, elsewhere = np.array([0.2, 1.0, 0.3, 1.0]), np.array([0.4, 1.0, 0.5, 1.0])
+    assert validate.iou(edge, edge + 1e-7 * np.array([0, 0, 1, 0])) == 1
+    assert validate.iou(edge, elsewhere) == 0
+    assert validate.iou(edge, np.array([0.2, 0.5, 0.3, 1.0])) == 0
+
+
 def test_equal_scores_in_another_order_still_match():
     boxes = np.array([[0.1, 0.1, 0.2, 0.3], [0.5, 0.5, 0.6, 0.9], [0.5, 0.5, 0.6, 0.9]], np.float32)
     scores, classes = np.array([0.5, 0.5, 0.4], np.float32), np.array([1, 1, 2])
