@@ -14,11 +14,10 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from signver.cleaner import SIDE
+from signver.pipeline import MARGIN as CROP_MARGIN
 from signver.preprocessing import BALANCE, FLATTEST, HEIGHT, SPREAD, WIDTH
 from training.errors import UserError
 
-# What is added around a found signature before it is cut out, as a fraction of the box on each side.
-CROP_MARGIN = 0.05
 _LONGEST_SIGNATURE = 4096
 
 # kind -> value -> layout, range, meaning.

@@ -70,27 +70,20 @@ signatures() {
     --processes "$processes"
 }
 
-cleaner() {
+from_signatures() { # from_signatures NAME EXPERIMENT: trains on the signatures, exports, proves
   signatures
-  local model_dir=$output/cleaner
-  python -m training.train --experiment=cleaner_unet --mode=train_and_eval --model_dir="$model_dir" \
-    --config_file=configs/cleaner/default.yaml --params_override="{task: {$(inputs "$output/signatures")}}"
-  make_once "$model_dir/cleaner.onnx" python -m export onnx --model_dir "$model_dir" \
-    --output "$model_dir/cleaner.onnx"
-  python -m export validate --model_dir "$model_dir" --onnx "$model_dir/cleaner.onnx" \
+  local name=$1 model_dir=$output/$1
+  python -m training.train --experiment="$2" --mode=train_and_eval --model_dir="$model_dir" \
+    --config_file="configs/$name/default.yaml" --params_override="{task: {$(inputs "$output/signatures")}}"
+  make_once "$model_dir/$name.onnx" python -m export onnx --model_dir "$model_dir" \
+    --output "$model_dir/$name.onnx"
+  python -m export validate --model_dir "$model_dir" --onnx "$model_dir/$name.onnx" \
     --pages "$output/signatures/eval*" --output "$model_dir/validation.json"
 }
 
-extractor() {
-  signatures
-  local model_dir=$output/extractor
-  python -m training.train --experiment=extractor_metric --mode=train_and_eval --model_dir="$model_dir" \
-    --config_file=configs/extractor/default.yaml --params_override="{task: {$(inputs "$output/signatures")}}"
-  make_once "$model_dir/extractor.onnx" python -m export onnx --model_dir "$model_dir" \
-    --output "$model_dir/extractor.onnx"
-  python -m export validate --model_dir "$model_dir" --onnx "$model_dir/extractor.onnx" \
-    --pages "$output/signatures/eval*" --output "$model_dir/validation.json"
-}
+cleaner() { from_signatures cleaner cleaner_unet; }
+
+extractor() { from_signatures extractor extractor_metric; }
 
 bundle() {
   python -m export bundle --detector "$output/detector" --cleaner "$output/cleaner" \

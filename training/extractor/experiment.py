@@ -31,7 +31,7 @@ class ExtractorModel(hyperparams.Config):
     """The network.
 
     Attributes:
-      filters: of each level, from 48×96 down; the first is one convolution.
+      filters: of each level, from 24×48 down; the first is one convolution.
       embedding: length of the embedding, even; 256 is what SignVer's index takes.
       dropout: before the embedding.
     """
@@ -133,10 +133,14 @@ def build_task(config: ExtractorTask) -> Any:
             f"{config.forged}: a loss compares signatures of one writer."
         )
     filters = list(config.model.filters)
-    if not 1 <= len(filters) <= 4 or min(filters) < 1 or config.model.embedding % 2:
+    if not 1 <= len(filters) <= 4 or min(filters) < 1 or config.model.embedding < 2:
         raise UserError(
             f"task.model.filters must be 1 to 4 positive numbers, found {filters}: 24×48 can be halved so "
-            f"often; task.model.embedding is even, found {config.model.embedding}."
+            f"often; task.model.embedding starts at 2, found {config.model.embedding}."
+        )
+    if config.model.embedding % 2:
+        raise UserError(
+            f"task.model.embedding must be even, found {config.model.embedding}: half is of each view."
         )
     if config.skilled_weight <= 0 or config.scale <= 0:
         raise UserError("task.skilled_weight and task.scale must be positive.")
