@@ -23,7 +23,7 @@ output=$(realpath -m "${OUTPUT:-runs/default}")
 processes=${PROCESSES:-$(nproc)}
 seed=8
 # Training pages, and passes over them at 384²; configs/detector/default.yaml says the passes at 448².
-detector_pages=1100 detector_epochs_384=8.0
+detector_pages=2400 detector_epochs_384=5.0
 
 inputs() { # inputs DATA_FOLDER [MORE_OF_TASK]
   echo "train_data: {input_path: '$1/train*'}, validation_data: {input_path: '$1/eval*'}"

@@ -169,7 +169,8 @@ def test_ranks_hold_one_extractor_and_its_figures_are_those_of_one_process(write
 
 def test_without_averaging_the_ranks_drift_apart(data, tmp_path):
     """What Horovod's optimizer wrapper does to tf-models' optimizers; the test above would see it."""
-    values, _ = ranks(2, "cleaner_autoencoder", tmp_path, settings(data, PLAIN), "--each-for-itself")
+    further = {"trainer": {"train_steps": 8}, "schedule": {"learning_rate": 0.2}}
+    values, _ = ranks(2, "cleaner_autoencoder", tmp_path, settings(data, PLAIN, further), "--each-for-itself")
     assert spread(values) > 20 * ROUNDING
 
 
