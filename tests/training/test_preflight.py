@@ -234,7 +234,7 @@ def test_the_input_is_timed_by_the_processor_time_it_takes():
 
     data = tf.data.Dataset.from_generator(images, output_signature=tf.TensorSpec([3])).batch(4)
     found = feed.measure(data, 4, 0.3)
-    assert found["cpu_seconds_per_image"] >= 0.01 * (1 - 1e-3)
+    assert found["cpu_seconds_per_image"] >= 0.01 * (1 - 1e-6)  # differences of floats
     assert found["images_per_second"] <= 101
 
 
