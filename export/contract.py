@@ -200,9 +200,20 @@ def _extractor_steps(metadata: dict[str, str]) -> tuple[list[dict[str, Any]], li
             "step": "cosine",
             "at_least": "thresholds.cosine",
             "text": "Two signatures are of one writer where the cosine of their embeddings is at least the "
-            "threshold; of several references take the mean of their embeddings, each of length 1.",
+            "threshold.",
         },
     ]
+    if "signver.consistency" in metadata:
+        after.append(
+            {
+                "step": "references",
+                "consistency": float(metadata["signver.consistency"]),
+                "prior_pairs": 1,
+                "text": "Of k references take instead of the cosine: their mean cosine with the questioned "
+                "signature, plus consistency, minus (consistency * prior_pairs + sum of the cosines of their "
+                "k (k - 1) / 2 pairs) / (prior_pairs + k (k - 1) / 2).",
+            }
+        )
     return before, after
 
 

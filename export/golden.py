@@ -41,7 +41,7 @@ _LIMITS: dict[str, dict[str, float]] = {
     "int8": {"raw": 0.1, "box": 0.01, "score": 0.05, "grey": 16, "values": 0.05, "embedding": 0.03},
 }
 # Of the whole way, where a pixel's rounding may move a box's edge and the ink's threshold.
-_PAGE_LIMITS = {"crop": 2, "embedding": 0.05, "cosine": 0.05}
+_PAGE_LIMITS = {"crop": 2, "embedding": 0.05, "similarity": 0.05}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,19 +228,20 @@ def _extractor_cases(writer: _Writer) -> None:
     case, found = writer.run("extractor ink", "extractor", {"image": feed}, {"image": shaped})
     writer.store("embeddings", found["embedding"], "What the extractor makes of `ink`.")
     case["outputs"]["embedding"] = {"tensor": "embeddings", "tolerance": limits["embedding"]}
-    matcher = Matcher(source.threshold)
-    for questioned, name in ((1, "genuine"), (2, "other")):
-        one, two = found["embedding"][[0]], found["embedding"][questioned]
+    matcher = Matcher(source.threshold, consistency=extractor.consistency)
+    decided = (([0], 1, "genuine"), ([0], 2, "other"), ([0, 1], 2, "other, two references"))
+    for references, questioned, name in decided:
+        one, two = found["embedding"][references], found["embedding"][questioned]
         writer.cases.append(
             {
                 "name": f"matcher {name}",
                 "kind": "verify",
                 "of": "extractor ink",
-                "references": [0],
+                "references": references,
                 "questioned": questioned,
-                "cosine": _rounded(matcher.cosine_similarity(one, two)),
+                "similarity": _rounded(matcher.similarity(one, two)),
                 "genuine": matcher.verify(one, two),
-                "tolerance": {"cosine": limits["embedding"]},
+                "tolerance": {"similarity": limits["embedding"]},
             }
         )
     for number, name in enumerate(("reference", "genuine", "other")):
@@ -326,7 +327,7 @@ def _carried(writer: _Writer, crop: np.ndarray) -> bool:
             "kind": "page",
             "embedding": {"tensor": "page_embedding"},
             "reference": {"tensor": f"embedding_{name}"},
-            "cosine": _rounded(cosines[name]),
+            "similarity": _rounded(cosines[name]),
             "genuine": cosines[name] >= threshold,
             "tolerance": {**_PAGE_LIMITS, "box": max(writer.limits(kind)["box"] for kind in writer.sources)},
         }

@@ -207,10 +207,10 @@ def convert_siamese(loaded: LoadedModel, output: str | os.PathLike[str], **_: An
 
 
 def _verification_metadata(loaded: LoadedModel) -> dict[str, str]:
-    """Threshold and calibration on the run's validation writers, at the evaluation that was best.
+    """Threshold, calibration and consistency on the run's validation writers, at the best evaluation.
 
     The threshold is the cosine at the equal error rate; the calibration makes a probability of "genuine" of a
-    cosine.
+    cosine; the consistency is the mean cosine of a writer's genuine signatures.
     """
     path = _model_dir(loaded) / "metrics.jsonl"
     lines = (
@@ -227,6 +227,8 @@ def _verification_metadata(loaded: LoadedModel) -> dict[str, str]:
     if best.get("calibration_slope") is not None:
         fitted = {key: best[f"calibration_{key}"] for key in ("slope", "offset")}
         metadata["signver.calibration"] = json.dumps(fitted)
+    if best.get("consistency") is not None:
+        metadata["signver.consistency"] = repr(float(best["consistency"]))
     return metadata
 
 

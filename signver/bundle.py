@@ -114,12 +114,13 @@ class Bundle:
         return extractor
 
     def matcher(self) -> Matcher:
-        """A matcher with the extractor's threshold.
+        """A matcher with the extractor's threshold and consistency.
 
         Raises:
           SignVerError: the bundle has no extractor.
         """
-        return Matcher(self._threshold("extractor", "cosine"))
+        consistency = _consistency(self._model("extractor"))
+        return Matcher(self._threshold("extractor", "cosine"), consistency=consistency)
 
     def check_contract(self, kind: str) -> None:
         """Holds the inputs and outputs that ONNX Runtime sees against the manifest.
@@ -197,6 +198,21 @@ def _check_metadata(kind: str, model: Mapping[str, Any], metadata: Mapping[str, 
         raise SignVerError(f"its labels are {labels}; the manifest says {model['labels']}.")
     if name and threshold != model["thresholds"].get(name, {}).get("value"):
         raise SignVerError(f"its threshold is {threshold}; the manifest says another '{name}'.")
+    consistency = metadata.get("signver.consistency")
+    wanted = _consistency(model)
+    if consistency != (None if wanted is None else repr(wanted)):
+        raise SignVerError(f"its consistency is {consistency}; the manifest says another.")
+
+
+def _consistency(model: Mapping[str, Any]) -> float | None:
+    """What the manifest's step for several references says; None where it has none."""
+    steps = [step for step in model["postprocessing"] if step["step"] == "references"]
+    if not steps:
+        return None
+    found = steps[0].get("consistency")
+    if not isinstance(found, int | float) or not -1.0 <= found <= 1.0:
+        raise SignVerError(f"{manifests.NAME}: consistency {found!r:.40} is no cosine.")
+    return float(found)
 
 
 def _dtype(name: str) -> str:

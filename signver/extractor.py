@@ -43,7 +43,7 @@ class MetricExtractor:
         extractor = MetricExtractor()
         extractor.load("extractor.onnx")
         first, second = extractor.extract(["one.png", "two.png"])
-        same = Matcher(extractor.threshold).verify(first, second)
+        same = Matcher(extractor.threshold, consistency=extractor.consistency).verify(first, second)
 
     The session is made once and may be used from several threads.
 
@@ -51,6 +51,7 @@ class MetricExtractor:
       threshold: cosine similarity from which on two signatures count as of one writer: the equal error
         rate on the validation writers of the training.
       calibration: what makes a probability of a cosine; None where the file has none.
+      consistency: mean cosine of two genuine signatures of a writer, there too; None where the file has none.
       identity: SHA-256 of the file: embeddings are comparable only if they have this in common.
     """
 
@@ -60,6 +61,7 @@ class MetricExtractor:
         self._session: onnxruntime.InferenceSession | None = None
         self.threshold = float("nan")
         self.calibration: Calibration | None = None
+        self.consistency: float | None = None
         self.identity = ""
 
     def load(self, path: str | os.PathLike[str]) -> MetricExtractor:
@@ -74,6 +76,7 @@ class MetricExtractor:
         except (KeyError, ValueError) as error:
             raise SignVerError(f"{os.fspath(path)}: its metadata hold no signver.threshold.") from error
         self.calibration = _calibration(os.fspath(path), metadata)
+        self.consistency = _consistency(os.fspath(path), metadata)
         with open(path, "rb") as stream:
             self.identity = hashlib.sha256(stream.read()).hexdigest()
         self._session = session
@@ -139,6 +142,19 @@ class MetricExtractor:
             assert self._session is not None
             found[start : start + len(pixels)] = self._session.run(["embedding"], {"image": pixels})[0]
         return found
+
+
+def _consistency(path: str, metadata: dict[str, str]) -> float | None:
+    text = metadata.get("signver.consistency")
+    if text is None:
+        return None
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not -1.0 <= found <= 1.0:
+        raise SignVerError(f"{path}: damaged metadata (signver.consistency is no cosine).")
+    return found
 
 
 def _calibration(path: str, metadata: dict[str, str]) -> Calibration | None:

@@ -173,10 +173,14 @@ class Golden:
 
     def _decide(self, case: Mapping[str, Any], first: np.ndarray, second: np.ndarray) -> list[Check]:
         matcher = self.bundle.matcher()
-        cosine = matcher.cosine_similarity(first, second)
+        similarity = matcher.similarity(first, second)
         genuine = matcher.verify(first, second)
         return [
-            Check(f"{case['name']} cosine", abs(cosine - case["cosine"]), case["tolerance"]["cosine"]),
+            Check(
+                f"{case['name']} similarity",
+                abs(similarity - case["similarity"]),
+                case["tolerance"]["similarity"],
+            ),
             Check(f"{case['name']} decision", float(genuine is not case["genuine"]), 0.0),
         ]
 

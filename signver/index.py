@@ -35,8 +35,8 @@ class SignatureIndex:
         index.search(extractor.extract("questioned.png"))    # [("alice", 0.93)]
         index.save("writers.index")
 
-    A writer is scored as `Matcher` scores one: the cosine with the mean of its embeddings. The search is
-    exact, with faiss or without. May be used from several threads.
+    A writer is scored as `Matcher` scores one, see `template`. The search is exact, with faiss or without.
+    May be used from several threads.
 
     Args:
       model: what the embeddings are comparable within, `MetricExtractor.identity`; embeddings of another
@@ -112,12 +112,15 @@ class SignatureIndex:
             self._writers = {name: rows for name, rows in self._writers.items() if name != identity}
             self._searcher = None
 
-    def search(self, query: np.ndarray, count: int = 5) -> list[tuple[str, float]]:
-        """The writers most like an embedding: name and cosine, best first; equal ones by name.
+    def search(
+        self, query: np.ndarray, count: int = 5, consistency: float | None = None
+    ) -> list[tuple[str, float]]:
+        """The writers most like an embedding: name and similarity, best first; equal ones by name.
 
         Args:
           query: float [d].
           count: how many at most.
+          consistency: as for `template`.
 
         Raises:
           SignVerError: an embedding of another length, or without direction.
@@ -130,8 +133,8 @@ class SignatureIndex:
                 raise SignVerError(
                     f"query of {list(np.shape(query))} values; expected one embedding of {self.length}."
                 )
-            if self._searcher is None:
-                self._searcher = _Searcher(self._writers, self._backend)
+            if self._searcher is None or self._searcher.consistency != consistency:
+                self._searcher = _Searcher(self._writers, self._backend, consistency)
             searcher = self._searcher
         return searcher.search(rows[0], count)
 
@@ -190,23 +193,27 @@ class SignatureIndex:
 class _Searcher:
     """One state of an index, made ready: float32 rows for the first pick, float64 for the order."""
 
-    def __init__(self, writers: dict[str, np.ndarray], backend: Backend):
+    def __init__(self, writers: dict[str, np.ndarray], backend: Backend, consistency: float | None):
+        self.consistency = consistency
         self._names = sorted(writers)
-        means = np.stack([writers[name].astype(np.float64).mean(axis=0) for name in self._names])
-        self._exact = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+        templates = [template(writers[name], consistency) for name in self._names]
+        # A query has a 1 behind it: what is added to a writer's cosine is one more product.
+        self._exact = np.stack([np.append(mean, added) for mean, added in templates])
         self._rows = self._exact.astype(np.float32)
         self._faiss = _faiss_index(self._rows, backend)
 
     def search(self, query: np.ndarray, count: int) -> list[tuple[str, float]]:
         wanted = min(count + _SPARE, len(self._names))
+        exact = query.astype(np.float64)
+        exact = np.append(exact / np.linalg.norm(exact), 1.0)
+        query = exact.astype(np.float32)
         if self._faiss is not None:
             places = self._faiss.search(np.ascontiguousarray(query[np.newaxis]), wanted)[1][0]
         else:
             scores = self._rows @ query
             places = np.argpartition(-scores, wanted - 1)[:wanted]
-        exact = query.astype(np.float64)
         # Row by row, not as a product of matrices, whose rounding depends on where a row lies.
-        found = (self._exact[places] * (exact / np.linalg.norm(exact))).sum(axis=1)
+        found = (self._exact[places] * exact).sum(axis=1)
         ranked = sorted(
             zip(found.tolist(), places.tolist(), strict=True), key=lambda pair: (-pair[0], pair[1])
         )
@@ -225,6 +232,32 @@ def _faiss_index(rows: np.ndarray, backend: Backend) -> Any:
     index = faiss.IndexFlatIP(rows.shape[1])
     index.add(rows)
     return index
+
+
+def template(references: np.ndarray, consistency: float | None = None) -> tuple[np.ndarray, float]:
+    """What a writer is scored by: similarity = mean @ embedding of length 1 + added.
+
+    Without `consistency` the mean has length 1 and nothing is added: a cosine. With it, several references
+    are held against each other: who signs much the same each time must be met more closely than who varies.
+    The similarity is the mean cosine with the references, less their own mean cosine with each other, plus
+    `consistency`, so that one threshold serves any number of references. Few references say little of a hand:
+    their mean cosine is averaged with one imagined pair of usual likeness. On skilled forgeries of five
+    references this makes about a third fewer mistakes than the cosine with their mean (docs/verification.md).
+
+    Args:
+      references: float [k, d], each of length 1.
+      consistency: mean cosine of two genuine signatures of a writer, `MetricExtractor.consistency`.
+
+    Returns:
+      float64 [d], and a number.
+    """
+    rows = np.asarray(references, np.float64)
+    total, count = rows.sum(axis=0), len(rows)
+    if count == 1 or consistency is None:
+        return total / max(float(np.linalg.norm(total)), 1e-12), 0.0
+    pairs = count * (count - 1) / 2
+    likeness = (float(total @ total) - count) / 2
+    return total / count, consistency - (consistency + likeness) / (1 + pairs)
 
 
 def unit_rows(embeddings: np.ndarray) -> np.ndarray:

@@ -7,22 +7,31 @@ import os
 import numpy as np
 
 from signver.errors import SignVerError
-from signver.index import SignatureIndex
+from signver.index import SignatureIndex, template, unit_rows
 
 
 class Matcher:
-    """Compares embeddings by their cosine.
+    """Compares embeddings by their cosine, several references of a writer by how consistent they are too.
 
     Args:
-      threshold: cosine similarity from which on two signatures count as of one writer; take
+      threshold: similarity from which on two signatures count as of one writer; take
         `MetricExtractor.threshold`.
       index: enrolled writers, for `identify`; empty by default.
+      consistency: usual cosine of two genuine signatures; take `MetricExtractor.consistency`. None compares
+        with the mean of several references and nothing else, as SignVer's matcher does.
     """
 
-    def __init__(self, threshold: float = 0.5, index: SignatureIndex | None = None):
-        if not -1.0 <= threshold <= 1.0:
-            raise SignVerError(f"threshold {threshold}: a cosine lies between -1 and 1.")
+    def __init__(
+        self,
+        threshold: float = 0.5,
+        index: SignatureIndex | None = None,
+        consistency: float | None = None,
+    ):
+        for name, value in (("threshold", threshold), ("consistency", consistency)):
+            if value is not None and not -1.0 <= value <= 1.0:
+                raise SignVerError(f"{name} {value}: a cosine lies between -1 and 1.")
         self.threshold = threshold
+        self.consistency = consistency
         self.index = SignatureIndex() if index is None else index
 
     def cosine_similarity(self, first: np.ndarray, second: np.ndarray) -> float:
@@ -44,16 +53,37 @@ class Matcher:
         """1 minus the cosine similarity, as SignVer's matcher gives it."""
         return 1.0 - self.cosine_similarity(first, second)
 
-    def verify(self, first: np.ndarray, second: np.ndarray, threshold: float | None = None) -> bool:
-        """Whether two signatures, or a signature and several references, are of one writer.
+    def similarity(self, references: np.ndarray, questioned: np.ndarray) -> float:
+        """What is held against the threshold: `cosine_similarity` for one reference, see `template` for more.
 
         Args:
-          first, second: as for `cosine_similarity`.
-          threshold: largest cosine distance, as SignVer's matcher takes it, instead of the similarity that
-            this matcher was made with.
+          references: float [d] or [k, d], of one writer.
+          questioned: float [d]. Where it is the one that is several, the two change places.
+
+        Raises:
+          SignVerError: as `cosine_similarity`.
+        """
+        if np.ndim(questioned) == 2 and len(questioned) > 1 == len(np.atleast_2d(references)):
+            references, questioned = questioned, references
+        rows, query = unit_rows(references), _unit(questioned)
+        if rows.shape[1:] != query.shape:
+            raise SignVerError(
+                f"embeddings of {rows.shape[1]} and {query.size} values: take them from one model."
+            )
+        mean, added = template(rows, self.consistency)
+        return float(mean @ query) + added
+
+    def verify(self, first: np.ndarray, second: np.ndarray, threshold: float | None = None) -> bool:
+        """Whether two signatures, or several references and a signature, are of one writer.
+
+        Args:
+          first: reference, float [d], or references [k, d].
+          second: questioned signature, float [d].
+          threshold: largest distance, 1 minus the similarity, as SignVer's matcher takes it, instead of the
+            similarity that this matcher was made with.
         """
         least = self.threshold if threshold is None else 1.0 - threshold
-        return self.cosine_similarity(first, second) >= least
+        return self.similarity(first, second) >= least
 
     def enroll(self, identity: str, embeddings: np.ndarray) -> int:
         """Adds signatures of a writer to the index; returns how many it has of that writer.
@@ -70,7 +100,7 @@ class Matcher:
     def identify(
         self, query: np.ndarray, index: SignatureIndex | None = None, count: int = 5
     ) -> list[tuple[str, float]]:
-        """The writers most like a signature: name and cosine similarity, best first.
+        """The writers most like a signature: name and similarity, best first.
 
         The best is the writer only if it reaches the threshold; all others are listed too.
 
@@ -82,7 +112,7 @@ class Matcher:
         Raises:
           SignVerError: as `SignatureIndex.search`.
         """
-        return (self.index if index is None else index).search(query, count)
+        return (self.index if index is None else index).search(query, count, self.consistency)
 
     def save_index(self, save_path: str | os.PathLike[str]) -> None:
         """Writes the index to a file.

@@ -196,7 +196,7 @@ class Pipeline:
           SignVerError: nobody of that name is enrolled; or as `embed`.
         """
         references = self.index.references(identity)
-        similarity = self._matcher().cosine_similarity(references, self.embed([image], clean=clean))
+        similarity = self._matcher().similarity(references, self.embed([image], clean=clean))
         candidate = self._candidate(identity, similarity)
         return Verification(
             **candidate.as_dict(), threshold=self._matcher().threshold, references=len(references)
@@ -275,7 +275,7 @@ class Pipeline:
     def _make_matcher(self) -> Matcher:
         extractor = self._extractor()
         threshold = extractor.threshold if self._threshold is None else self._threshold
-        return Matcher(threshold, SignatureIndex(extractor.identity))
+        return Matcher(threshold, SignatureIndex(extractor.identity), extractor.consistency)
 
     def _marks(self, page: Image.Image) -> list[Mark]:
         detector = self._detector()

@@ -102,13 +102,28 @@ export function reduceBlocks({ data, dims: [height, width, channels] }, step) {
   return { data: reduced, dims: [rows, columns, channels] };
 }
 
-/** Cosine of two embeddings, the first the mean of several references of length 1. */
-export function cosine(references, questioned) {
+/**
+ * Cosine of two embeddings; of several references what the manifest's step `references` says, or, without such a
+ * step, the cosine with their mean.
+ */
+export function similarity(references, questioned, steps) {
   const unit = (values) => {
     const length = Math.hypot(...values);
     return Array.from(values, (value) => value / length);
   };
+  const dot = (one, two) => one.reduce((sum, value, place) => sum + value * two[place], 0);
   const units = references.map(unit);
-  const mean = unit(units[0].map((_, place) => units.reduce((sum, one) => sum + one[place], 0) / units.length));
-  return unit(questioned).reduce((sum, value, place) => sum + value * mean[place], 0);
+  const mean = units[0].map((_, place) => units.reduce((sum, one) => sum + one[place], 0) / units.length);
+  const step = steps.find((one) => one.step === "references");
+  if (units.length === 1 || !step) return dot(unit(questioned), unit(mean));
+  let pairs = 0;
+  let alike = 0;
+  for (let first = 0; first < units.length; first++) {
+    for (let second = 0; second < first; second++) {
+      pairs += 1;
+      alike += dot(units[first], units[second]);
+    }
+  }
+  const usual = (step.consistency * step.prior_pairs + alike) / (step.prior_pairs + pairs);
+  return dot(unit(questioned), mean) + step.consistency - usual;
 }

@@ -3,7 +3,7 @@
 // The cases `clean`, `extract` and `page` prove a port's own scaling and thresholding and are left out here;
 // what the models themselves answer, the page's reduction, the boxes and the decision are all proved.
 
-import { Bundle, cosine, reduceBlocks } from "./bundle.mjs";
+import { Bundle, reduceBlocks, similarity } from "./bundle.mjs";
 
 const SAME_IOU = 0.5;
 const answers = {};
@@ -72,9 +72,10 @@ async function detect(bundle, golden) {
 function verify(bundle, golden) {
   const { data, dims } = answers[golden.of].embedding;
   const row = (number) => Array.from(data.slice(number * dims[1], (number + 1) * dims[1]));
-  const alike = cosine(golden.references.map(row), row(golden.questioned));
-  const genuine = alike >= bundle.manifest.models.extractor.thresholds.cosine.value;
-  check(`${golden.name} cosine`, Math.abs(alike - golden.cosine), golden.tolerance.cosine);
+  const { postprocessing, thresholds } = bundle.manifest.models.extractor;
+  const alike = similarity(golden.references.map(row), row(golden.questioned), postprocessing);
+  const genuine = alike >= thresholds.cosine.value;
+  check(`${golden.name} similarity`, Math.abs(alike - golden.similarity), golden.tolerance.similarity);
   check(`${golden.name} decision (${genuine ? "genuine" : "not genuine"})`, Number(genuine !== golden.genuine), 0);
 }
 

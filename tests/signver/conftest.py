@@ -138,6 +138,7 @@ def write_extractor(path, seed=0, **metadata):
         "signver.threshold": "0.7",
         "signver.embedding": str(LENGTH),
         "signver.calibration": '{"slope": 20.0, "offset": -14.0}',
+        "signver.consistency": "0.9",
     }
     return write(path, "extractor", inputs, outputs, nodes, constants, **(entries | metadata))
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import threading
 import zipfile
@@ -37,6 +38,36 @@ def test_search_ranks_as_the_matcher_scores():
     assert len(index.search(query, 1000)) == 50
 
 
+def test_search_ranks_as_a_matcher_that_knows_the_usual_consistency():
+    index, matcher = filled(), Matcher(consistency=0.8)
+    query = embeddings(1, seed=5)[0]
+    scores = {name: matcher.similarity(index.references(name), query) for name in index.counts()}
+    for backend in ("numpy", "auto"):
+        index._backend, index._searcher = backend, None
+        found = dict(matcher.identify(query, index, count=50))
+        assert found == pytest.approx(scores, abs=1e-6)
+    # The same index may serve a matcher that does not.
+    assert dict(index.search(query, 50)) != pytest.approx(scores, abs=1e-3)
+
+
+def test_a_steady_writer_must_be_met_more_closely():
+    steady, varied, query = (np.zeros(3) for _ in range(3))
+    steady[0] = varied[0] = 1
+    query[:] = (0.9, math.sqrt(1 - 0.81), 0)
+    same = np.stack([steady, steady, steady])
+    apart = np.stack([[0.8, 0, 0.6], [0.8, 0, -0.6], steady])
+    matcher = Matcher(0.85, consistency=0.8)
+    assert matcher.verify(steady, query)  # one reference says nothing of the hand: the cosine, 0.9
+    assert matcher.similarity(same, query) == pytest.approx(0.9 - 0.15)  # (0.8 + 3) / 4 is 0.95
+    assert not matcher.verify(same, query)
+    usual = (0.8 + 0.28 + 0.8 + 0.8) / 4
+    assert matcher.similarity(apart, query) == pytest.approx(0.9 * 2.6 / 3 + 0.8 - usual)
+    assert matcher.verify(apart, query)
+    assert matcher.similarity(query, apart) == matcher.similarity(apart, query)
+    # SignVer's matcher, which knows no consistency, takes the cosine with the mean.
+    assert Matcher(0.85).similarity(same, query) == pytest.approx(0.9)
+
+
 def test_equal_writers_come_by_name():
     index = SignatureIndex()
     row = embeddings(1)[0]
@@ -61,7 +92,7 @@ def test_faiss_is_taken_by_itself_for_many_writers(monkeypatch):
     assert used == []
     monkeypatch.setattr(module, "_FAISS_FROM", 5)
     filled(5).search(embeddings(1)[0])
-    assert used == [32]
+    assert used == [33]  # and one for what is added to a writer's cosine
 
 
 def test_faiss_that_is_missing_is_said(monkeypatch):

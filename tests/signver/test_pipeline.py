@@ -90,7 +90,9 @@ def test_a_signature_is_verified_against_its_writer(enrolled, pictures):
     assert other.similarity < good.similarity
     references = enrolled.embed([pictures / f"1-{number}.png" for number in range(3)])
     questioned = enrolled.embed([pictures / "1-3.png"])
-    assert good.similarity == pytest.approx(Matcher().cosine_similarity(references, questioned), abs=1e-6)
+    assert good.similarity == pytest.approx(
+        Matcher(consistency=0.9).similarity(references, questioned), abs=1e-6
+    )
     with pytest.raises(SignVerError, match="'nobody' is not enrolled; enrolled: writer 0, writer 1"):
         enrolled.verify("nobody", pictures / "1-3.png")
 
@@ -239,6 +241,13 @@ def test_a_damaged_calibration_is_refused(tmp_path):
         path = write_extractor(tmp_path / "x.onnx", **{"signver.calibration": text})
         with pytest.raises(SignVerError, match=r"signver\.calibration"):
             MetricExtractor().load(path)
+
+
+@pytest.mark.parametrize("text", ["", "none", "nan", "1.5"])
+def test_a_damaged_consistency_is_refused(tmp_path, text):
+    path = write_extractor(tmp_path / "x.onnx", **{"signver.consistency": text})
+    with pytest.raises(SignVerError, match=r"signver\.consistency"):
+        MetricExtractor().load(path)
 
 
 def test_pages_come_as_bytes_and_images(pipeline, tmp_path):

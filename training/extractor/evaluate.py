@@ -123,11 +123,13 @@ def verify(
 
     rows, scores, fixed = [], {}, {}
     rest: tuple[list[Any], float] = ([], float("nan"))
+    known = (calibration_embeddings, calibration.writers, calibration.forged)
+    strange = (embeddings, signatures.writers, signatures.forged)
+    singles = metrics.pair_scores(*known)
+    usual = metrics.consistency(singles) if singles else None
     for references in REFERENCES:
-        held = metrics.pair_scores(
-            calibration_embeddings, calibration.writers, calibration.forged, references
-        )
-        found = metrics.pair_scores(embeddings, signatures.writers, signatures.forged, references)
+        held = metrics.pair_scores(*known, references, usual=usual)
+        found = metrics.pair_scores(*strange, references, usual=usual)
         if not found or not held:
             if references == 1:
                 raise UserError("evaluate: both sets need writers with two genuine signatures.")

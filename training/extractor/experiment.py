@@ -32,8 +32,8 @@ class ExtractorModel(hyperparams.Config):
 
     Attributes:
       filters: of each level, from 24×48 down; the first is one convolution.
-      embedding: length of the embedding, even; 256 is what SignVer's index takes.
-      dropout: before the embedding.
+      embedding: length of the embedding; 256 is what SignVer's index takes.
+      dropout: of the histograms and of the last map, before the embedding.
     """
 
     filters: list[int] = dataclasses.field(default_factory=lambda: [24, 48, 96, 160])
@@ -137,10 +137,6 @@ def build_task(config: ExtractorTask) -> Any:
         raise UserError(
             f"task.model.filters must be 1 to 4 positive numbers, found {filters}: 24×48 can be halved so "
             f"often; task.model.embedding starts at 2, found {config.model.embedding}."
-        )
-    if config.model.embedding % 2:
-        raise UserError(
-            f"task.model.embedding must be even, found {config.model.embedding}: half is of each view."
         )
     if config.skilled_weight <= 0 or config.scale <= 0:
         raise UserError("task.skilled_weight and task.scale must be positive.")

@@ -1,8 +1,9 @@
 """Figures of verification: error rates over pairs, their uncertainty over writers, calibration.
 
-A pair's score is the cosine of two embeddings, or of one embedding and the mean of k references; high means
-genuine. Three kinds of pair are kept apart: genuine (two genuine signatures of a writer), skilled (a genuine
-one and a forgery of it), random (genuine ones of two writers). "Skilled EER" sets genuine against skilled.
+A pair's score is the cosine of two embeddings; with k references it is their mean cosine less how alike they
+are among themselves (`pair_scores`). High means genuine. Three kinds of pair are kept apart: genuine (two
+genuine signatures of a writer), skilled (a genuine one and a forgery of it), random (genuine ones of two
+writers). "Skilled EER" sets genuine against skilled.
 Intervals resample writers, not pairs: pairs of one writer are no independent evidence.
 """
 
@@ -33,7 +34,12 @@ class Scores:
 
 
 def pair_scores(
-    embeddings: np.ndarray, writers: np.ndarray, forged: np.ndarray, references: int = 1, seed: int = 0
+    embeddings: np.ndarray,
+    writers: np.ndarray,
+    forged: np.ndarray,
+    references: int = 1,
+    seed: int = 0,
+    usual: float | None = None,
 ) -> list[Scores]:
     """Scores of all writers with enough genuine signatures.
 
@@ -44,6 +50,8 @@ def pair_scores(
       references: enrolled genuine signatures; 1 takes every pair once, more draw ten random enrolments a
         writer, each against all signatures that it does not hold.
       seed: of the enrolments and of the random pairs.
+      usual: mean cosine of a writer's genuine signatures, `consistency`: several references then score as
+        `signver.index.template` has it. None takes the cosine with their mean.
     """
     unit = embeddings.astype(np.float64)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
@@ -61,23 +69,42 @@ def pair_scores(
             genuine = (unit[own[first]] * unit[own[second]]).sum(1)
             against = [unit[own] @ unit[group].T for group in (skilled, others)]
         else:
-            genuine, against = _enrolled(unit, own, (skilled, others), references, rng)
+            genuine, against = _enrolled(unit, own, (skilled, others), references, rng, usual)
         found.append(Scores(int(writer), genuine, *(np.ravel(scores) for scores in against)))
     return found
 
 
+def consistency(scores: Sequence[Scores]) -> float:
+    """Mean cosine of a writer's genuine signatures, from scores with one reference; writers count alike."""
+    return float(np.mean([one.genuine.mean() for one in scores]))
+
+
 def _enrolled(
-    unit: np.ndarray, own: np.ndarray, groups: Sequence[np.ndarray], references: int, rng: np.random.Generator
+    unit: np.ndarray,
+    own: np.ndarray,
+    groups: Sequence[np.ndarray],
+    references: int,
+    rng: np.random.Generator,
+    usual: float | None,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     genuine, against = [], [[] for _ in groups]  # type: ignore[var-annotated]
     for _ in range(10):
         mixed = rng.permutation(own)
-        template = unit[mixed[:references]].mean(0)
-        template /= max(float(np.linalg.norm(template)), 1e-12)
-        genuine.append(unit[mixed[references:]] @ template)
+        template, added = _template(unit[mixed[:references]], usual)
+        genuine.append(unit[mixed[references:]] @ template + added)
         for place, group in enumerate(groups):
-            against[place].append(unit[group] @ template)
+            against[place].append(unit[group] @ template + added)
     return np.concatenate(genuine), [np.concatenate(scores) for scores in against]
+
+
+def _template(rows: np.ndarray, usual: float | None) -> tuple[np.ndarray, float]:
+    """As `signver.index.template`, which this package may not import; a test holds them equal."""
+    mean, count = rows.mean(axis=0), len(rows)
+    if usual is None:
+        return mean / max(float(np.linalg.norm(mean)), 1e-12), 0.0
+    pairs = count * (count - 1) / 2
+    alike = (rows @ rows.T)[np.triu_indices(count, 1)].sum()
+    return mean, float(usual - (usual + alike) / (1 + pairs))
 
 
 def pooled(scores: Sequence[Scores], kind: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,10 +1,8 @@
-"""The extractor's network: a compact residual CNN from normalised ink to an embedding of length 1."""
+"""The extractor's network: from normalised ink to an embedding of length 1."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -15,12 +13,12 @@ layers = tf.keras.layers
 
 # A short memory: evaluations must be right after a hundred steps too.
 _MOMENTUM = 0.9
-
-
-# What goes on to the embedding is cut into this many places: rows and columns.
+# The network's last map is cut into this many places: rows and columns.
 _PLACES = (6, 12)
-# Directions, and the side in pixels of the cells that they are counted in.
-_DIRECTIONS, _CELL = 8, 4
+# Directions, the side in pixels of the cells that they are counted in, and cells from place to place.
+_DIRECTIONS, _CELL, _STRIDE = 8, 4, 4
+# How far a place reaches, as a standard deviation in cells.
+_REACH = 2.5
 
 
 def extractor(
@@ -28,32 +26,58 @@ def extractor(
 ) -> tf.keras.Model:
     """Normalised ink, float32 [batch, 96, 192, 1], to float32 [batch, embedding] of length 1.
 
-    What the network sees first is fixed: where strokes run in which direction. Histograms of that by place
-    tell writers apart before anything is learned (Dalal and Triggs 2005), so they go straight to the
-    embedding. Residual blocks (He et al. 2016), one a level, see how strokes hang together. Where on the
-    signature something stands matters, so the last map is not averaged away.
+    Histograms of stroke directions by place (Dalal and Triggs 2005) tell writers apart, also those of sets
+    never seen, before anything is learned. So the embedding starts as their principal components
+    (`start_from`), and learning moves it from there: the projection, and residual blocks (He et al. 2016)
+    that see how strokes hang together and whose share starts at nothing. Where on the signature something
+    stands matters, so their last map is not averaged away. `Density` has the last word.
     """
     image = tf.keras.Input((HEIGHT, WIDTH, 1), name="image")
     strokes = StrokeDirections(dtype="float32", name="strokes")(image)
+    histograms = Histograms(dtype="float32", name="histograms")(strokes)
     x = _normalised(layers.Conv2D(filters[0], 3, padding="same", use_bias=False)(strokes))
     for level, count in enumerate(filters[1:]):
         x = _block(x, count, 2 if level else 1)
-    coarse = layers.Conv2D(32, 1, use_bias=False)(_places(x))
-    # Starts as a slight addition to the histograms.
-    small = tf.keras.initializers.Constant(0.3)
-    coarse = layers.BatchNormalization(momentum=_MOMENTUM, epsilon=1e-3, gamma_initializer=small)(coarse)
-    histograms = layers.BatchNormalization(momentum=_MOMENTUM, epsilon=1e-4)(
-        layers.Flatten()(Histograms(dtype="float32", name="histograms")(strokes))
-    )
-    x = layers.Concatenate()([layers.Flatten()(layers.ReLU()(coarse)), histograms])
-    x = layers.Dropout(dropout)(x)
-    x = layers.Dense(embedding // 2, use_bias=False)(x)
-    # What all signatures share says nothing.
-    x = layers.BatchNormalization(momentum=_MOMENTUM, epsilon=1e-3, scale=False, dtype="float32")(x)
-    one_way = tf.keras.Model(image, layers.UnitNormalization(dtype="float32")(x), name="one_way")
-    return tf.keras.Model(
-        image, Mirrored(one_way, dtype="float32", name="embedding")(image), name="extractor"
-    )
+    x = layers.Conv2D(32, 1, use_bias=False)(_places(x))
+    x = layers.BatchNormalization(momentum=_MOMENTUM, epsilon=1e-3)(x)
+    x = layers.Dropout(dropout)(layers.Flatten()(layers.ReLU()(x)))
+    # The last coordinate is `Density`'s.
+    learned = layers.Dense(
+        embedding - 1, use_bias=False, kernel_initializer="zeros", dtype="float32", name="learned"
+    )(x)
+    projected = layers.Dense(
+        embedding - 1, kernel_initializer="orthogonal", dtype="float32", name="projection"
+    )(layers.Dropout(dropout)(histograms))
+    x = layers.UnitNormalization(dtype="float32")(layers.Add(dtype="float32")([projected, learned]))
+    return tf.keras.Model(image, Density(dtype="float32", name="embedding")(x), name="extractor")
+
+
+def start_from(model: tf.keras.Model, images: np.ndarray) -> None:
+    """Makes the embedding the principal components of the histograms of some signatures.
+
+    Args:
+      model: of `extractor`, not trained yet.
+      images: uint8 [n, 96, 192], normalised ink; two at least.
+    """
+    histograms = tf.keras.Model(model.input, model.get_layer("histograms").output)
+    seen = np.concatenate(
+        [
+            histograms(images[start : start + 64, ..., np.newaxis].astype(np.float32) / 255).numpy()
+            for start in range(0, len(images), 64)
+        ]
+    ).astype(np.float64)
+    mean = seen.mean(axis=0)
+    projection, density = model.get_layer("projection"), model.get_layer("embedding")
+    values, axes = np.linalg.eigh((seen - mean).T @ (seen - mean))
+    # An eigenvector's sign is the library's whim.
+    axes = axes[:, np.argsort(-values)[: projection.units]]
+    axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
+    # An embedding longer than the histograms has nothing more to hold at first.
+    axes = np.pad(axes, ((0, 0), (0, projection.units - axes.shape[1])))
+    projection.set_weights([axes, -mean @ axes])
+    units = (seen - mean) @ axes
+    units /= np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-12)
+    density.set_weights([units.T @ units / len(units)])
 
 
 class StrokeDirections(tf.keras.layers.Layer):
@@ -78,33 +102,49 @@ class StrokeDirections(tf.keras.layers.Layer):
 
 
 class Histograms(tf.keras.layers.Layer):
-    """Square roots of the directions' histograms over overlapping places, `_PLACES` of them."""
+    """Square roots of the directions' histograms over overlapping places, as one vector of length 1."""
 
     def call(self, strokes: tf.Tensor) -> tf.Tensor:
-        """float32 [batch, 24, 48, 8] to float32 [batch, 6, 12, 8]."""
-        soft = tf.nn.avg_pool2d(strokes, 5, 1, "SAME")
-        return tf.sqrt(tf.nn.avg_pool2d(soft, 4, 4, "VALID") + 1e-6)
+        """float32 [batch, 24, 48, 8] to float32 [batch, 576], by row, column and direction."""
+        radius = int(3 * _REACH)
+        place = np.arange(-radius, radius + 1)
+        bell = np.exp(-(place**2) / (2 * _REACH**2))
+        bell = np.repeat((bell / bell.sum()).astype(np.float32)[:, np.newaxis], _DIRECTIONS, axis=1)
+        soft = strokes
+        for shape in ((-1, 1, _DIRECTIONS, 1), (1, -1, _DIRECTIONS, 1)):
+            soft = tf.nn.depthwise_conv2d(soft, tf.constant(bell.reshape(shape)), [1, 1, 1, 1], "SAME")
+        roots = tf.sqrt(tf.nn.avg_pool2d(soft, _STRIDE, _STRIDE, "VALID") + 1e-7)
+        return tf.math.l2_normalize(tf.reshape(roots, [-1, int(np.prod(roots.shape[1:]))]), axis=1)
 
 
-class Mirrored(tf.keras.layers.Layer):
-    """A network's embeddings of a picture and of its mirror image, side by side: two views, one training.
+class Density(tf.keras.layers.Layer):
+    """One more coordinate, by which embeddings that are like many others are compared more strictly.
 
-    In training the picture alone is looked at and stands twice, which leaves the cosines as they are and
-    saves half the work. Training must show mirror images too (`Persona.mirror`).
-
-    Args:
-      network: pictures to embeddings of length 1.
+    A plain signature is like many a stranger's, an odd one like none, so one threshold of the cosine does not
+    suit both. Distances are made local, as in self-tuning clustering (Zelnik-Manor and Perona 2004), but with
+    no neighbours to search: over strangers the cosine with e scatters by s = sqrt(eᵀ C e), C being the mean
+    of e eᵀ, and one in forty comes nearer than 2 s. Scaled to a = ½ (1 - 2 s)^-¾ and made whole by the
+    coordinate sqrt(1 - a²), vectors of length 1 give a cosine again.
     """
 
-    def __init__(self, network: tf.keras.Model, **options: Any):
-        super().__init__(**options)
-        self.network = network
+    _KEEP = 0.99
 
-    def call(self, image: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Embeddings of length 1, twice as long as the network's."""
-        one = self.network(image, training=training)
-        other = one if training else self.network(tf.reverse(image, axis=[2]), training=training)
-        return tf.concat([one, other], axis=-1) * math.sqrt(0.5)
+    def build(self, shape: tf.TensorShape) -> None:
+        """C, float32 [d, d], a moving mean that training keeps, as batch normalisation keeps its own."""
+        self.spread = self.add_weight(
+            name="spread", shape=[shape[-1], shape[-1]], initializer="zeros", trainable=False
+        )
+
+    def call(self, embedding: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """float32 [batch, d] of length 1 to float32 [batch, d + 1] of length 1."""
+        if training:
+            count = tf.cast(tf.shape(embedding)[0], tf.float32)
+            found = tf.stop_gradient(tf.matmul(embedding, embedding, transpose_a=True) / count)
+            self.spread.assign(self._KEEP * self.spread + (1 - self._KEEP) * found)
+        square = tf.reduce_sum(tf.matmul(embedding, self.spread) * embedding, axis=1, keepdims=True)
+        near = tf.minimum(2.0 * tf.sqrt(tf.maximum(square, 1e-12)), 0.8)
+        share = tf.minimum(0.5 * tf.exp(-0.75 * tf.math.log(1.0 - near)), 0.98)
+        return tf.concat([share * embedding, tf.sqrt(1.0 - share * share)], axis=1)
 
 
 def _derivatives() -> np.ndarray:

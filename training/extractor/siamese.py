@@ -40,6 +40,9 @@ class Siamese(Extractor):
         """Float32 [b, 150, 220, 1] in 0..1 to float32 [b, 2048 + 2], see `network`."""
         return network()
 
+    def start(self, model: tf.keras.Model) -> None:
+        """Random weights: SigNet's layers start from nothing else."""
+
     def build_losses(self, labels: Any, model_outputs: Any, aux_losses: Any = None) -> tf.Tensor:
         """Metric loss of the embeddings' directions and cross entropy of the head over all pairs."""
         writers, forged = labels

@@ -10,8 +10,12 @@ from official.core import base_task
 
 from training import distribution
 from training.extractor import input as signatures
-from training.extractor import losses, metrics, model
+from training.extractor import losses, metrics
+from training.extractor import model as network
 from training.extractor.experiment import ExtractorTask
+
+# Signatures that the embedding starts from.
+_STARTING = 3000
 
 
 class Extractor(base_task.Task):
@@ -27,7 +31,19 @@ class Extractor(base_task.Task):
     def build_model(self) -> tf.keras.Model:
         """The network that the config names."""
         config = self.task_config.model
-        return model.extractor(list(config.filters), config.embedding, config.dropout)
+        return network.extractor(list(config.filters), config.embedding, config.dropout)
+
+    def initialize(self, model: tf.keras.Model) -> None:
+        """Weights of `task.init_checkpoint`, or what the training signatures themselves suggest."""
+        if self.task_config.init_checkpoint:
+            super().initialize(model)
+        else:
+            self.start(model)
+
+    def start(self, model: tf.keras.Model) -> None:
+        """Principal components of the training signatures; every rank finds the same."""
+        images = signatures.load_set(self.task_config.train_data.input_path, self.prepare).images
+        network.start_from(model, images[:: max(1, len(images) // _STARTING)])
 
     def build_inputs(
         self,
@@ -98,7 +114,9 @@ class Extractor(base_task.Task):
         """Figures over the signatures of all ranks."""
         parts = [batch for part in distribution.gather(aggregated_logs) for batch in part]
         embeddings, writers, forged = (np.concatenate(values) for values in zip(*parts, strict=True))
-        return metrics.summarise(metrics.pair_scores(embeddings, writers, forged.astype(bool)))
+        scores = metrics.pair_scores(embeddings, writers, forged.astype(bool))
+        usual = {"consistency": metrics.consistency(scores)} if scores else {}
+        return metrics.summarise(scores) | usual
 
 
 def _scale(images: tf.Tensor, labels: Any) -> Any:

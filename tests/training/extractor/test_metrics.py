@@ -1,10 +1,12 @@
 """Error rates against what one can count by hand, or what a normal distribution says."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 
+from signver.index import template
 from training.data import leaks
 from training.extractor import metrics, shortcuts
 
@@ -88,6 +90,36 @@ def test_more_references_help_where_noise_is_the_trouble():
     rows[forged] += 0.9 * rng.normal(size=(20, 32))[writers[forged]]
     one, ten = (metrics.skilled_eer(metrics.pair_scores(rows, writers, forged, k)) for k in (1, 10))
     assert ten < one - 0.03
+
+
+def uneven(writers=30, each=16, length=32):
+    """Half of the writers sign nearly the same each time, half vary; so do their forgers."""
+    rng = np.random.default_rng(0)
+    owners = np.repeat(np.arange(writers), each)
+    forged = np.tile(np.arange(each) >= 10, writers)
+    spread = np.where(np.arange(writers) % 2, 0.3, 1.0)[owners, np.newaxis]
+    rows = rng.normal(size=(writers, length))[owners] + spread * rng.normal(0, 1, (len(owners), length))
+    rows[forged] += spread[forged] * 1.8 * rng.normal(size=(writers, length))[owners[forged]]
+    return rows, owners, forged
+
+
+def test_what_is_subtracted_tells_steady_hands_from_others():
+    usual = metrics.consistency(metrics.pair_scores(*uneven()))
+    for references in (3, 5):
+        plain, held = (
+            metrics.skilled_eer(metrics.pair_scores(*uneven(), references, usual=value))
+            for value in (None, usual)
+        )
+        assert held < 0.7 * plain
+
+
+def test_several_references_score_as_in_the_sdk():
+    rows, _, _ = uneven()
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    for count, usual in itertools.product((2, 3, 7), (None, 0.6)):
+        ours, theirs = metrics._template(unit[:count], usual), template(unit[:count], usual)
+        np.testing.assert_allclose(ours[0], theirs[0], atol=1e-12)
+        assert ours[1] == pytest.approx(theirs[1], abs=1e-12)
 
 
 def test_intervals_resample_writers():
