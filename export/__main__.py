@@ -17,12 +17,14 @@ from training.errors import UserError, run_command
 # module:function. A new model is a new row; functions of one column take the same arguments.
 _CLEANER = {
     "saved_model": "export.saved_model:save_cleaner",
+    "weights": "export.saved_model:save_weights",
     "onnx": "export.onnx_model:convert_cleaner",
     "validate": "export.validate_cleaner:validate_cleaner",
     "samples": "export.validate_cleaner:synthetic_crops",
 }
 _EXTRACTOR = {
     "saved_model": "export.saved_model:save_extractor",
+    "weights": "export.saved_model:save_weights",
     "onnx": "export.onnx_model:convert_extractor",
     "validate": "export.validate_extractor:validate_extractor",
     "samples": "export.validate_extractor:synthetic_signatures",
@@ -30,6 +32,7 @@ _EXTRACTOR = {
 EXPORTS: dict[str, dict[str, str]] = {
     "retinanet_signverod": {
         "saved_model": "export.saved_model:save",
+        "weights": "export.saved_model:save_weights",
         "onnx": "export.onnx_model:convert_detector",
         "validate": "export.validate:validate_detector",
         "samples": "export.validate:synthetic_pages",
@@ -39,6 +42,7 @@ EXPORTS: dict[str, dict[str, str]] = {
     "extractor_metric": _EXTRACTOR,
     "extractor_siamese": {
         "saved_model": "export.saved_model:save_extractor",
+        "weights": "export.saved_model:save_weights",
         "onnx": "export.onnx_model:convert_siamese",
         "validate": "export.validate_extractor:validate_siamese",
         "samples": "export.validate_extractor:synthetic_signatures",
@@ -59,6 +63,7 @@ examples:
   python -m export saved_model --model_dir=runs/detector --output=runs/detector/saved_model
   python -m export onnx --model_dir=runs/detector --output=runs/detector/detector.onnx
   python -m export validate --model_dir=runs/detector --onnx=runs/detector/detector.onnx --synthetic=20
+  python -m export weights --model_dir=runs/detector --output=weights/detector
   python -m export onnx --saved_model=cleaner_by_signver --output=cleaner.onnx
   python -m export report --model_dir=runs/detector --onnx=runs/detector/detector.onnx --data=data \\
       --output=report.html
@@ -81,6 +86,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     saved = commands.add_parser("saved_model", help="TensorFlow SavedModel")
     onnx = commands.add_parser("onnx", help="ONNX file")
+    weights = commands.add_parser("weights", help="what task.init_checkpoint starts from, without optimizer")
     validate = commands.add_parser(
         "validate", help="trained model against ONNX file, or a bundle; exit code 1 when they differ"
     )
@@ -99,10 +105,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     trained.add_argument(
         "--saved_model", type=pathlib.Path, help="compare with an exported SavedModel instead of a run"
     )
-    for command, place in ((saved, saved), (onnx, converted), (validate, trained)):
+    places = ((saved, saved), (weights, weights), (onnx, converted), (validate, trained))
+    for command, place in places:
         place.add_argument("--model_dir", required=place is command, help="folder of a run of training.train")
         command.add_argument("--checkpoint", choices=("best", "last"), default="best")
-    for command in (saved, onnx):
+    for command in (saved, weights, onnx):
         command.add_argument("--output", required=True, type=pathlib.Path)
     onnx.add_argument("--dynamic_batch", action="store_true", help="a free batch dimension instead of 1")
     onnx.add_argument("--score_threshold", type=float, default=0.3, help="recorded for callers (default 0.3)")

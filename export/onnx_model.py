@@ -63,7 +63,8 @@ def convert_detector(
     )
     shapes = _detector_shapes(loaded, "batch" if dynamic_batch else 1)
     metadata = _detector_metadata(loaded, score_threshold)
-    return _write(model, output, ["image"], DETECTOR_OUTPUTS, shapes, metadata, weight_bytes(loaded.model))
+    kept = weight_bytes(loaded.model) + _anchor_bytes(loaded)
+    return _write(model, output, ["image"], DETECTOR_OUTPUTS, shapes, metadata, kept)
 
 
 def convert_cleaner(
@@ -275,6 +276,15 @@ def weight_bytes(model: tf.keras.Model) -> int:
 
 def _bytes_of(variables: Sequence[tf.Variable]) -> int:
     return sum(4 * int(np.prod(variable.shape)) for variable in variables)
+
+
+def _anchor_bytes(loaded: LoadedModel) -> int:
+    """Of the boxes that a detector's answers are decoded from: constants beside the weights."""
+    config = loaded.params.task.model
+    height, width = config.input_size[:2]
+    levels = range(config.min_level, config.max_level + 1)
+    places = sum(-(-height // 2**level) * -(-width // 2**level) for level in levels)
+    return 16 * places * config.anchor.num_scales * len(config.anchor.aspect_ratios)
 
 
 def _detector_shapes(loaded: LoadedModel, batch: int | str) -> dict[str, list[int | str]]:

@@ -84,6 +84,23 @@ def fit(image: tf.Tensor, size: list[int]) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.ensure_shape(pixels, [None, *size, 3]), fitted
 
 
+def save_weights(loaded: LoadedModel, output: str | os.PathLike[str]) -> pathlib.Path:
+    """Writes a folder that `task.init_checkpoint` takes: weights and moving statistics, no optimizer.
+
+    Raises:
+      UserError: the folder holds something else.
+    """
+    path = pathlib.Path(output)
+    if path.exists() and not (path / "checkpoint").is_file():
+        raise UserError(f"--output {path}: is there and holds no weights; name a new folder.")
+    items = getattr(loaded.model, "checkpoint_items", None) or {"model": loaded.model}
+    with atomic_folder(path) as temporary:
+        tf.train.Checkpoint(**items).write(str(temporary / "weights"))
+        # A relative path: the folder may be moved.
+        (temporary / "checkpoint").write_text('model_checkpoint_path: "weights"\n', encoding="utf-8")
+    return path
+
+
 def save(loaded: LoadedModel, output: str | os.PathLike[str]) -> pathlib.Path:
     """Writes a detector's SavedModel, loadable by `tf.saved_model.load` with TensorFlow alone.
 

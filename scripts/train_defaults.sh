@@ -10,6 +10,7 @@ usage: scripts/train_defaults.sh [detector|cleaner|extractor|bundle|all]...
   cleaner    signatures, a U-Net on noisy crops, ONNX, proof               OUTPUT/cleaner
   extractor  signatures, a metric network, ONNX, proof                     OUTPUT/extractor
   bundle     the three ONNX files as one bundle                            models/default
+             and the weights to fine-tune from                             models/weights
 
 Each stage is seeded and goes on where it was interrupted; what is there is not made again.
 
@@ -89,6 +90,9 @@ bundle() {
   python -m export bundle --detector "$output/detector" --cleaner "$output/cleaner" \
     --extractor "$output/extractor" --score_threshold "$(cat "$output/detector/score_threshold")" \
     --output models/default
+  for name in detector cleaner extractor; do
+    python -m export weights --model_dir "$output/$name" --output "models/weights/$name"
+  done
 }
 
 [ $# -gt 0 ] || set -- all

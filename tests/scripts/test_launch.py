@@ -197,3 +197,17 @@ def test_the_kubernetes_jobs_launch_what_the_script_understands(host, tmp_path, 
     assert command[command.index("--map-by") + 1] == "socket:PE=6"
     override = next((word for word in command if word.startswith("--params_override")), "")
     assert batch == 64 or f"global_batch_size: {batch}" in override
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "usage: scripts/finetune.sh detector SOURCE OUTPUT"),
+        (("cleaner", "pages", "runs/mine"), "usage: scripts/finetune.sh"),
+        (("detector", "/nowhere.json", "runs/mine"), "error: /nowhere.json: no such file or folder"),
+    ],
+)
+def test_a_fine_tuning_of_nothing_is_refused(arguments, message):
+    done = launch("finetune.sh", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr

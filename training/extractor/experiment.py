@@ -13,7 +13,7 @@ from training.errors import UserError
 from training.experiment import Experiment, Schedule, trainer_defaults
 from training.extractor import input as source
 
-LOSS_NAMES = ("supervised_contrastive", "batch_hard_triplet", "contrastive")
+LOSS_NAMES = ("supervised_contrastive", "batch_hard_triplet", "contrastive", "one_threshold")
 
 
 @dataclasses.dataclass

@@ -70,6 +70,31 @@ def contrastive(
     return mean(tf.square(distance), positive) + mean(apart, other) + skilled * mean(apart, skilled_pairs)
 
 
+def one_threshold(
+    embeddings: tf.Tensor, writers: tf.Tensor, forged: tf.Tensor, scale: float, margin: float, skilled: float
+) -> tf.Tensor:
+    """Logistic loss of the cosine at one threshold for all writers, as verification has it.
+
+    The other losses ask what is nearer to an anchor than what; that a steady writer's forgeries lie nearer
+    than an unsteady writer's own signatures costs them nothing. Here it does. The threshold lies `margin`
+    under the mean cosine of the batch's genuine pairs.
+    """
+    positive, skilled_pairs, anchors = _pairs(writers, forged)
+    other = anchors[:, tf.newaxis] * anchors[tf.newaxis]
+    other *= tf.cast(writers[:, tf.newaxis] != writers[tf.newaxis], tf.float32)
+    cosine = tf.matmul(embeddings, embeddings, transpose_b=True)
+
+    def mean(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(values * mask) / tf.maximum(tf.reduce_sum(mask), 1.0)
+
+    above = scale * (cosine - tf.stop_gradient(mean(cosine, positive)) + margin)
+    return (
+        mean(tf.nn.softplus(-above), positive)
+        + skilled * mean(tf.nn.softplus(above), skilled_pairs)
+        + mean(tf.nn.softplus(above), other)
+    ) / (2.0 + skilled)
+
+
 def pair_cross_entropy(logits: tf.Tensor, writers: tf.Tensor, forged: tf.Tensor) -> tf.Tensor:
     """Cross entropy of "forged" over ordered pairs: genuine pairs against forgeries and other writers.
 
@@ -92,6 +117,7 @@ LOSSES: dict[str, Callable[..., tf.Tensor]] = {
     "supervised_contrastive": supervised_contrastive,
     "batch_hard_triplet": batch_hard_triplet,
     "contrastive": contrastive,
+    "one_threshold": one_threshold,
 }
 
 

@@ -19,6 +19,8 @@ _PLACES = (6, 12)
 _DIRECTIONS, _CELL, _STRIDE = 8, 4, 4
 # How far a place reaches, as a standard deviation in cells.
 _REACH = 2.5
+# What the residual blocks' share is multiplied by.
+_LEARNED = 0.03
 
 
 def extractor(
@@ -28,9 +30,9 @@ def extractor(
 
     Histograms of stroke directions by place (Dalal and Triggs 2005) tell writers apart, also those of sets
     never seen, before anything is learned. So the embedding starts as their principal components
-    (`start_from`), and learning moves it from there: the projection, and residual blocks (He et al. 2016)
-    that see how strokes hang together and whose share starts at nothing. Where on the signature something
-    stands matters, so their last map is not averaged away. `Density` has the last word.
+    (`start_from`), and learning moves it from there: a linear map that starts as none, and residual blocks
+    (He et al. 2016) that see how strokes hang together and whose share starts at nothing. Where on the
+    signature something stands matters, so their last map is not averaged away. `Density` has the last word.
     """
     image = tf.keras.Input((HEIGHT, WIDTH, 1), name="image")
     strokes = StrokeDirections(dtype="float32", name="strokes")(image)
@@ -42,13 +44,17 @@ def extractor(
     x = layers.BatchNormalization(momentum=_MOMENTUM, epsilon=1e-3)(x)
     x = layers.Dropout(dropout)(layers.Flatten()(layers.ReLU()(x)))
     # The last coordinate is `Density`'s.
-    learned = layers.Dense(
-        embedding - 1, use_bias=False, kernel_initializer="zeros", dtype="float32", name="learned"
-    )(x)
-    projected = layers.Dense(
-        embedding - 1, kernel_initializer="orthogonal", dtype="float32", name="projection"
-    )(layers.Dropout(dropout)(histograms))
-    x = layers.UnitNormalization(dtype="float32")(layers.Add(dtype="float32")([projected, learned]))
+    length = embedding - 1
+    learned = layers.Dense(length, use_bias=False, kernel_initializer="zeros", dtype="float32")(x)
+    # Thousands of values feed each of these: a step of the optimizer would throw everything over.
+    learned = layers.Rescaling(_LEARNED, dtype="float32")(learned)
+    known = layers.Dense(
+        length, kernel_initializer="orthogonal", trainable=False, dtype="float32", name="components"
+    )(histograms)
+    mapped = layers.Dense(length, use_bias=False, kernel_initializer="identity", dtype="float32")(
+        layers.Dropout(dropout)(known)
+    )
+    x = layers.UnitNormalization(dtype="float32")(layers.Add(dtype="float32")([mapped, learned]))
     return tf.keras.Model(image, Density(dtype="float32", name="embedding")(x), name="extractor")
 
 
@@ -67,15 +73,17 @@ def start_from(model: tf.keras.Model, images: np.ndarray) -> None:
         ]
     ).astype(np.float64)
     mean = seen.mean(axis=0)
-    projection, density = model.get_layer("projection"), model.get_layer("embedding")
+    components, density = model.get_layer("components"), model.get_layer("embedding")
     values, axes = np.linalg.eigh((seen - mean).T @ (seen - mean))
     # An eigenvector's sign is the library's whim.
-    axes = axes[:, np.argsort(-values)[: projection.units]]
+    axes = axes[:, np.argsort(-values)[: components.units]]
     axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
     # An embedding longer than the histograms has nothing more to hold at first.
-    axes = np.pad(axes, ((0, 0), (0, projection.units - axes.shape[1])))
-    projection.set_weights([axes, -mean @ axes])
+    axes = np.pad(axes, ((0, 0), (0, components.units - axes.shape[1])))
     units = (seen - mean) @ axes
+    # What is learned starts from values around 1.
+    axes /= max(float(np.sqrt(np.mean(units**2))), 1e-12)
+    components.set_weights([axes, -mean @ axes])
     units /= np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-12)
     density.set_weights([units.T @ units / len(units)])
 

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Fine-tunes a model that ships with the project on pages or signatures of your own.
+set -euo pipefail
+
+usage() {
+  cat <<'TEXT'
+usage: scripts/finetune.sh detector SOURCE OUTPUT     SOURCE: a YOLO folder, or the JSON file of a COCO export
+       scripts/finetune.sh extractor SOURCE OUTPUT    SOURCE: WRITER/genuine and WRITER/forged folders, or CEDAR
+
+Converts the source (OUTPUT/data: a fifth of the documents or writers is held out), trains from models/weights,
+exports ONNX, proves it, and leaves everything in OUTPUT; the same command goes on where it was interrupted.
+Classes of a detector are numbered from 1: signature, initials, redaction, date; fewer are no mistake.
+
+environment: IMAGES (COCO: where the pages are; default: images/ beside the JSON file, else its own folder),
+             CONVERT (more options of training.data convert, e.g. "--names=signature --document_pattern=^(.*)_"),
+             VENV and SIGNVER_PYTHON as in setup.sh
+TEXT
+}
+
+if [ $# -eq 1 ] && { [ "$1" = -h ] || [ "$1" = --help ]; }; then
+  usage
+  exit 0
+fi
+if [ $# -ne 3 ] || { [ "$1" != detector ] && [ "$1" != extractor ]; }; then
+  usage >&2
+  exit 2
+fi
+model=$1 source=$(realpath -m "$2") output=$(realpath -m "$3")
+if [ ! -e "$source" ]; then
+  printf 'error: %s: no such file or folder\n' "$source" >&2
+  exit 2
+fi
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+scripts/setup.sh
+export PATH="${VENV:-$PWD/.venv}/bin:$PATH" TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}
+export PYTHONWARNINGS=${PYTHONWARNINGS:-ignore}
+
+if [ ! -e "$output/data" ]; then
+  read -ra more <<<"${CONVERT:-}"
+  case $model in
+    extractor) python -m training.data convert signatures --input "$source" --output "$output/data" "${more[@]}" ;;
+    detector)
+      if [ -d "$source" ]; then
+        python -m training.data convert yolo --input "$source" --output "$output/data" --max_side 1000 "${more[@]}"
+      else
+        images=$(dirname "$source")
+        [ ! -d "$images/images" ] || images=$images/images
+        python -m training.data convert coco --annotations "$source" --images "${IMAGES:-$images}" \
+          --output "$output/data" --max_side 1000 "${more[@]}"
+      fi
+      ;;
+  esac
+fi
+experiment=retinanet_signverod
+[ "$model" = detector ] || experiment=extractor_metric
+python -m training.train --experiment="$experiment" --mode=train_and_eval --model_dir="$output/run" \
+  --config_file="configs/$model/finetune.yaml" --params_override="{task: {
+    train_data: {input_path: '$output/data/train*'}, validation_data: {input_path: '$output/data/eval*'}}}"
+python -m export onnx --model_dir "$output/run" --output "$output/$model.onnx"
+python -m export validate --model_dir "$output/run" --onnx "$output/$model.onnx" --pages "$output/data/eval*" \
+  --output "$output/validation.json"
+printf '\n%s: signver --help says how to use it.\n' "$output/$model.onnx"
