@@ -1,6 +1,7 @@
-"""The README's pictures, from a finished quickstart: pages with boxes, crops before and after.
+"""The README's pictures: pages with boxes, crops before and after, a page annotated by the default models.
 
-    python benchmarks/pictures.py --run runs/quickstart --output docs/images
+    python benchmarks/pictures.py --output docs/images                           the default models' alone
+    python benchmarks/pictures.py --run runs/quickstart --output docs/images     a finished quickstart's too
 
 The pages and crops are the first of the held-out ones that fit the sheet; all are synthetic.
 """
@@ -22,16 +23,49 @@ SHEET = "#e8e8e8"
 
 
 def main() -> None:
-    """Draws both pictures."""
+    """Draws the pictures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--run", type=pathlib.Path, default=pathlib.Path("runs/quickstart"))
+    parser.add_argument("--run", type=pathlib.Path, help="a finished quickstart")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("docs/images"))
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    detected(arguments.run).save(arguments.output / "detector.png", optimize=True)
-    cleaned(arguments.run).save(arguments.output / "cleaner.png", optimize=True)
+    annotated().save(arguments.output / "annotated.png", optimize=True)
+    if arguments.run:
+        detected(arguments.run).save(arguments.output / "detector.png", optimize=True)
+        cleaned(arguments.run).save(arguments.output / "cleaner.png", optimize=True)
+
+
+def annotated(seed: int = 77, height: int = 760) -> Image.Image:
+    """A page as `signver annotate` draws it with the default models, its signatures cleaned beside it.
+
+    The first upright synthetic page that holds a signature and three marks more; whatever is found is shown.
+    """
+    from signver import Pipeline
+    from signver.pictures import COLORS
+    from signver.visualization import draw_marks
+    from training.data.synthetic.page import synthesize_page
+
+    pipeline = Pipeline.load()
+    for index in range(1000):
+        page = synthesize_page(seed, index, evaluation=True)
+        labels = [box.label for box in page.boxes]
+        if page.height > 1.2 * page.width and 1 in labels and len(labels) >= 4:
+            break
+    image = Image.open(io.BytesIO(page.image)).convert("RGB")
+    found = pipeline.annotate(image)
+    sheet = Image.new("RGB", (image.width * height // image.height + 320, height), "white")
+    marked = draw_marks(image, found.pages[0].marks, COLORS, "#ef6c00")
+    marked = marked.resize((sheet.width - 320, height), Image.Resampling.LANCZOS)
+    sheet.paste(marked, (0, 0))
+    y = 20
+    for _, _, crop in pipeline.signatures(image):
+        ink = pipeline.ink(crop)
+        ink.thumbnail((280, 150))
+        sheet.paste(ink, (sheet.width - 300, y))
+        y += ink.height + 20
+    return sheet
 
 
 def detected(run: pathlib.Path, count: int = 3) -> Image.Image:

@@ -6,18 +6,21 @@
 Every page goes through the SDK. Prints, for each folder and class: AP and AP50 (COCO), the recall that
 goes with half a false box a page, precision and recall at the score recorded in the file, and ms a page.
 Intervals are 95 %, from 1,000 draws of documents (pages of one document fail together). The worst pages are
-drawn to OUTPUT: green true, red found. Nothing here chooses a threshold or a checkpoint.
+drawn to OUTPUT: green true, red found; with --cleaner, forty crops before and after it too. Nothing here
+chooses a threshold or a checkpoint.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import pathlib
 import sys
 import time
 
 import numpy as np
+from PIL import Image
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
@@ -47,6 +50,8 @@ def main() -> None:
         name: measure(arguments, pages, classes, threshold, arguments.output / f"worst_{name}.png")
         for name, (pages, classes) in sources.items()
     }
+    if arguments.cleaner and arguments.yolo:
+        cleaned(arguments.cleaner, sources["yolo"][0]).save(arguments.output / "cleaned.png")
     report["detector"] = {
         "megabytes": arguments.detector.stat().st_size / 1e6,
         "score_threshold": threshold,
@@ -57,6 +62,27 @@ def main() -> None:
     print(json.dumps(report, indent=2))
 
 
+def cleaned(path: pathlib.Path, pages: list[Page], count: int = 40, seed: int = 0) -> Image.Image:
+    """Annotated signatures of documents drawn at random, each beside its ink: for a person to judge."""
+    from signver import Cleaner, get_image_crops
+    from signver.pipeline import MARGIN
+
+    cleaner = Cleaner().load(path)
+    sheet, columns, cell = Image.new("RGB", (8 * 236, -(-count // 4) * 126), "#c8c8c8"), 4, (230, 120)
+    order = np.random.default_rng(seed).permutation([n for n, page in enumerate(pages) if page.boxes])
+    for place, number in enumerate(order[:count]):
+        page = pages[number]
+        box = page.boxes[0]
+        sides = np.array([[box.ymin, box.xmin, box.ymax, box.xmax]])
+        (crop,) = get_image_crops(Image.open(io.BytesIO(page.image)).convert("RGB"), sides, margin=MARGIN)
+        for side, pixels in enumerate((crop, cleaner.clean(crop))):
+            shown = Image.fromarray(pixels).convert("RGB")
+            shown.thumbnail(cell)
+            x = (place % columns * 2 + side) * 236
+            sheet.paste(shown, (x + 3, place // columns * 126 + 3))
+    return sheet
+
+
 def parse_arguments() -> argparse.Namespace:
     """The command line's values."""
     parser = argparse.ArgumentParser(
@@ -65,6 +91,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--detector", type=pathlib.Path, required=True, help="ONNX file")
     parser.add_argument("--yolo", type=pathlib.Path, help="folder with images/ and labels/ of signatures")
     parser.add_argument("--signverod", type=pathlib.Path, help="folder with SignVerOD's CSV files and pages")
+    parser.add_argument(
+        "--cleaner", type=pathlib.Path, help="ONNX file; draws crops of the YOLO pages before and after it"
+    )
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/zero_shot"))
     parser.add_argument("--threads", type=int, default=0, help="cores a page may use (default: all)")
     arguments = parser.parse_args()

@@ -6,9 +6,9 @@ usage() {
   cat <<'TEXT'
 usage: scripts/train_defaults.sh [detector|cleaner|extractor|bundle|all]...
 
-  detector   pages, a run at 384² and one at 448² from it, ONNX, proof     OUTPUT/detector
+  detector   pages, a run at 384², two at 448² from it, ONNX, proof        OUTPUT/detector
   cleaner    signatures, a U-Net on noisy crops, ONNX, proof               OUTPUT/cleaner
-  extractor  signatures, a metric network, ONNX, proof                     OUTPUT/extractor
+  extractor  signatures, histograms' components, ONNX, proof               OUTPUT/extractor
   bundle     the three ONNX files as one bundle                            models/default
              and the weights to fine-tune from                             models/weights
 
@@ -23,8 +23,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 output=$(realpath -m "${OUTPUT:-runs/default}")
 processes=${PROCESSES:-$(nproc)}
 seed=8
-# Training pages, and passes over them at 384²; configs/detector/default.yaml says the passes at 448².
-detector_pages=2400 detector_epochs_384=5.0
+# Training pages; passes over them at 384²; configs/detector/default.yaml says the passes at 448²; then passes
+# over as many new pages.
+detector_pages=2400 detector_epochs_384=5.0 detector_epochs_more=2.0
 
 inputs() { # inputs DATA_FOLDER [MORE_OF_TASK]
   echo "train_data: {input_path: '$1/train*'}, validation_data: {input_path: '$1/eval*'}"
@@ -40,17 +41,28 @@ make_once() { # make_once RESULT COMMAND...: commands of this project write whol
   fi
 }
 
+pages() { # pages FOLDER SEED EVAL_COUNT
+  make_once "$1" python -m training.data synthesize pages --output "$1" --count "$detector_pages" \
+    --eval_count "$3" --seed "$2" --long_side 640 --shards 8 --processes "$processes"
+}
+
+detect_more() { # detect_more MODEL_DIR TRAIN_DATA MODE MORE_OF_TASK SCHEDULE
+  python -m training.train --experiment=retinanet_signverod --mode="$3" --model_dir="$1" \
+    --config_file=configs/detector/default.yaml --params_override="{
+      task: {train_data: {input_path: '$2/train*'}, validation_data: {input_path: '$output/pages/eval*'}, $4},
+      schedule: {$5}}"
+}
+
 detector() {
-  local pages=$output/pages model_dir=$output/detector small=$output/detector_384
-  make_once "$pages" python -m training.data synthesize pages --output "$pages" --count "$detector_pages" \
-    --eval_count 200 --seed "$seed" --long_side 640 --shards 8 --processes "$processes"
-  python -m training.train --experiment=retinanet_signverod --mode=train --model_dir="$small" \
-    --config_file=configs/detector/default.yaml --params_override="{
-      task: {model: {input_size: [384, 384, 3]}, $(inputs "$pages")},
-      schedule: {epochs: $detector_epochs_384, decay: constant}}"
-  python -m training.train --experiment=retinanet_signverod --mode=train_and_eval --model_dir="$model_dir" \
-    --config_file=configs/detector/default.yaml --params_override="{
-      task: {init_checkpoint: '$small', init_checkpoint_modules: all, $(inputs "$pages")}}"
+  local pages=$output/pages more=$output/more_pages model_dir=$output/detector
+  local small=$output/detector_384 large=$output/detector_448
+  pages "$pages" "$seed" 200
+  pages "$more" $((seed + 1)) 8
+  detect_more "$small" "$pages" train "model: {input_size: [384, 384, 3]}" \
+    "epochs: $detector_epochs_384, decay: constant"
+  detect_more "$large" "$pages" train "init_checkpoint: '$small', init_checkpoint_modules: all" ""
+  detect_more "$model_dir" "$more" train_and_eval "init_checkpoint: '$large', init_checkpoint_modules: all" \
+    "epochs: $detector_epochs_more, learning_rate: 0.0015"
   if [ ! -e "$model_dir/detector.onnx" ]; then
     # The score to keep boxes from is read off held-out synthetic pages, then written into the file.
     local draft=$model_dir/draft.onnx

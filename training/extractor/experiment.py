@@ -31,7 +31,8 @@ class ExtractorModel(hyperparams.Config):
     """The network.
 
     Attributes:
-      filters: of each level, from 24×48 down; the first is one convolution.
+      filters: of each level, from 24×48 down; the first is one convolution. None for an embedding that is
+        linear in histograms of stroke directions.
       embedding: length of the embedding; 256 is what SignVer's index takes.
       dropout: of the histograms and of the last map, before the embedding.
     """
@@ -133,9 +134,9 @@ def build_task(config: ExtractorTask) -> Any:
             f"{config.forged}: a loss compares signatures of one writer."
         )
     filters = list(config.model.filters)
-    if not 1 <= len(filters) <= 4 or min(filters) < 1 or config.model.embedding < 2:
+    if len(filters) > 4 or min(filters, default=1) < 1 or config.model.embedding < 2:
         raise UserError(
-            f"task.model.filters must be 1 to 4 positive numbers, found {filters}: 24×48 can be halved so "
+            f"task.model.filters must be up to 4 positive numbers, found {filters}: 24×48 can be halved so "
             f"often; task.model.embedding starts at 2, found {config.model.embedding}."
         )
     if config.skilled_weight <= 0 or config.scale <= 0:

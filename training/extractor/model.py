@@ -33,28 +33,26 @@ def extractor(
     (`start_from`), and learning moves it from there: a linear map that starts as none, and residual blocks
     (He et al. 2016) that see how strokes hang together and whose share starts at nothing. Where on the
     signature something stands matters, so their last map is not averaged away. `Density` has the last word.
+
+    Args:
+      filters: of the residual blocks; none for an embedding that is linear in the histograms.
+      embedding: its length.
+      dropout: of the histograms' components and of the residual blocks' map.
     """
     image = tf.keras.Input((HEIGHT, WIDTH, 1), name="image")
     strokes = StrokeDirections(dtype="float32", name="strokes")(image)
     histograms = Histograms(dtype="float32", name="histograms")(strokes)
-    x = _normalised(layers.Conv2D(filters[0], 3, padding="same", use_bias=False)(strokes))
-    for level, count in enumerate(filters[1:]):
-        x = _block(x, count, 2 if level else 1)
-    x = layers.Conv2D(32, 1, use_bias=False)(_places(x))
-    x = layers.BatchNormalization(momentum=_MOMENTUM, epsilon=1e-3)(x)
-    x = layers.Dropout(dropout)(layers.Flatten()(layers.ReLU()(x)))
     # The last coordinate is `Density`'s.
     length = embedding - 1
-    learned = layers.Dense(length, use_bias=False, kernel_initializer="zeros", dtype="float32")(x)
-    # Thousands of values feed each of these: a step of the optimizer would throw everything over.
-    learned = layers.Rescaling(_LEARNED, dtype="float32")(learned)
     known = layers.Dense(
         length, kernel_initializer="orthogonal", trainable=False, dtype="float32", name="components"
     )(histograms)
-    mapped = layers.Dense(length, use_bias=False, kernel_initializer="identity", dtype="float32")(
+    x = layers.Dense(length, use_bias=False, kernel_initializer="identity", dtype="float32")(
         layers.Dropout(dropout)(known)
     )
-    x = layers.UnitNormalization(dtype="float32")(layers.Add(dtype="float32")([mapped, learned]))
+    if filters:
+        x = layers.Add(dtype="float32")([x, _learned(strokes, filters, length, dropout)])
+    x = layers.UnitNormalization(dtype="float32")(x)
     return tf.keras.Model(image, Density(dtype="float32", name="embedding")(x), name="extractor")
 
 
@@ -162,6 +160,19 @@ def _derivatives() -> np.ndarray:
     slope = place * bell
     kernel = np.stack([np.outer(bell, slope), np.outer(slope, bell)], axis=-1)
     return kernel[:, :, np.newaxis].astype(np.float32)
+
+
+def _learned(strokes: tf.Tensor, filters: Sequence[int], length: int, dropout: float) -> tf.Tensor:
+    """What residual blocks add to the histograms, float32 [batch, length]; nothing at first."""
+    x = _normalised(layers.Conv2D(filters[0], 3, padding="same", use_bias=False)(strokes))
+    for level, count in enumerate(filters[1:]):
+        x = _block(x, count, 2 if level else 1)
+    x = layers.Conv2D(32, 1, use_bias=False)(_places(x))
+    x = layers.BatchNormalization(momentum=_MOMENTUM, epsilon=1e-3)(x)
+    x = layers.Dropout(dropout)(layers.Flatten()(layers.ReLU()(x)))
+    x = layers.Dense(length, use_bias=False, kernel_initializer="zeros", dtype="float32")(x)
+    # Thousands of values feed each of these: a step of the optimizer would throw everything over.
+    return layers.Rescaling(_LEARNED, dtype="float32")(x)
 
 
 def _places(x: tf.Tensor) -> tf.Tensor:

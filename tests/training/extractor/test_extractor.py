@@ -199,7 +199,7 @@ def test_an_extractor_is_asked_for(tmp_path, onnx):
     [
         ("{task: {loss: triplet}}", "task.loss must be one of supervised_contrastive"),
         ("{task: {genuine: 1}}", "task.genuine must be at least 2"),
-        ("{task: {model: {filters: [8, 8, 8, 8, 8]}}}", "task.model.filters must be 1 to 4"),
+        ("{task: {model: {filters: [8, 8, 8, 8, 8]}}}", "task.model.filters must be up to 4"),
         ("{task: {skilled_weight: 0.0}}", "must be positive"),
     ],
 )

@@ -29,8 +29,9 @@ def cosines(rows):
     return rows @ rows.T
 
 
-def test_the_embedding_starts_as_the_principal_components_of_the_histograms(images):
-    model = network.extractor([8, 8], embedding=64)
+@pytest.mark.parametrize("filters", [[8, 8], []])
+def test_the_embedding_starts_as_the_principal_components_of_the_histograms(images, filters):
+    model = network.extractor(filters, embedding=64)
     network.start_from(model, images)
     pixels = images[..., np.newaxis].astype(np.float32) / 255
     histograms = tf.keras.Model(model.input, model.get_layer("histograms").output)(pixels).numpy()
