@@ -58,7 +58,7 @@ def trained(data, tmp_path_factory):
             "forged": 1,
         },
         "trainer": {"train_steps": STEPS},
-        "schedule": {"evaluations": 2, "learning_rate": 0.002, "base_batch": 24},
+        "schedule": {"evaluations": 2, "learning_rate": 0.01, "base_batch": 24},
     }
     command(
         "training.train",
@@ -82,10 +82,11 @@ def test_training_tells_writers_apart(trained):
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     found = [line for line in lines if line["phase"] == "eval"]
     assert [line["step"] for line in found] == [STEPS // 2, STEPS]
-    assert min(line["eer_random"] for line in found) < 0.35
+    assert min(line["eer_random"] for line in found) < 0.3
     assert {"auc_skilled", "far_skilled_at_frr_0.01", "threshold_skilled"} <= set(found[-1])
     losses = [line["training_loss"] for line in lines if line["phase"] == "train"]
-    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    # It starts from principal components, so there is less to gain than from nothing.
+    assert np.mean(losses[-10:]) < 0.85 * np.mean(losses[:10])
 
 
 def test_evaluation_reports_figures_pictures_and_shortcuts(trained, data, tmp_path):
