@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -96,13 +97,16 @@ class StrokeDirections(tf.keras.layers.Layer):
     def call(self, image: tf.Tensor) -> tf.Tensor:
         """float32 [batch, h, w, 1] to float32 [batch, h / 4, w / 4, 8]."""
         gradient = tf.nn.conv2d(image, tf.constant(_derivatives()), 1, "SAME")
-        across, down = gradient[..., :1], gradient[..., 1:]
+        # No slices and no broadcasting, 1×1 convolutions instead: with those tf2onnx finds another order of
+        # the same steps each time, and the file's bytes would change.
+        squares = gradient * gradient
+        product = gradient * tf.nn.conv2d(gradient, _mixed([[0, 1], [1, 0]]), 1, "SAME")
         # The doubled angle has no front; its cosine towards each direction, cubed, is a bin with soft edges.
-        doubled = tf.concat([across * across - down * down, 2.0 * across * down], axis=-1)
         angles = 2 * np.pi * np.arange(_DIRECTIONS) / _DIRECTIONS
-        towards = np.stack([np.cos(angles), np.sin(angles)])[np.newaxis, np.newaxis].astype(np.float32)
-        cosines = tf.nn.relu(tf.nn.conv2d(doubled, tf.constant(towards), 1, "SAME"))
-        square = across * across + down * down + 1e-6
+        ahead = tf.nn.conv2d(squares, _mixed([np.cos(angles), -np.cos(angles)]), 1, "SAME")
+        aside = tf.nn.conv2d(product, _mixed([np.sin(angles), np.sin(angles)]), 1, "SAME")
+        cosines = tf.nn.relu(ahead + aside)
+        square = tf.nn.conv2d(squares, _mixed(np.ones((2, _DIRECTIONS))), 1, "SAME") + 1e-6
         bins = cosines * cosines * cosines / (square * square * tf.sqrt(square))
         return tf.nn.avg_pool2d(bins, _CELL, _CELL, "VALID")
 
@@ -151,6 +155,11 @@ class Density(tf.keras.layers.Layer):
         near = tf.minimum(2.0 * tf.sqrt(tf.maximum(square, 1e-12)), 0.8)
         share = tf.minimum(0.5 * tf.exp(-0.75 * tf.math.log(1.0 - near)), 0.98)
         return tf.concat([share * embedding, tf.sqrt(1.0 - share * share)], axis=1)
+
+
+def _mixed(weights: Any) -> tf.Tensor:
+    """A 1×1 convolution's kernel, float32 [1, 1, in, out]."""
+    return tf.constant(np.asarray(weights, np.float32)[np.newaxis, np.newaxis])
 
 
 def _derivatives() -> np.ndarray:
