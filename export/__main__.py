@@ -131,12 +131,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     validate.add_argument("--seed", type=int, default=0)
     validate.add_argument("--output", type=pathlib.Path, help="JSON report")
-    bundle.add_arguments(commands.add_parser("bundle", help="models, contract and proof in one folder"))
-    csharp.add_arguments(commands.add_parser("csharp", help="a C# program that uses a bundle"))
-    quantize.add_arguments(commands.add_parser("quantize", help="int8 models of a bundle, where they pay"))
+    _add_bundles(commands)
     _add_report(commands, sys.argv[1:] if arguments is None else arguments)
     _add_siamese(commands)
     return parser.parse_args(arguments)
+
+
+def _add_bundles(commands: argparse._SubParsersAction) -> None:
+    bundle.add_arguments(commands.add_parser("bundle", help="models, contract and proof in one folder"))
+    csharp.add_arguments(commands.add_parser("csharp", help="a C# program that uses a bundle"))
+    quantize.add_arguments(commands.add_parser("quantize", help="int8 models of a bundle, where they pay"))
 
 
 def _add_report(commands: argparse._SubParsersAction, arguments: list[str]) -> None:
