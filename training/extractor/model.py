@@ -106,7 +106,9 @@ class StrokeDirections(tf.keras.layers.Layer):
         ahead = tf.nn.conv2d(squares, _mixed([np.cos(angles), -np.cos(angles)]), 1, "SAME")
         aside = tf.nn.conv2d(product, _mixed([np.sin(angles), np.sin(angles)]), 1, "SAME")
         cosines = tf.nn.relu(ahead + aside)
-        square = tf.nn.conv2d(squares, _mixed(np.ones((2, _DIRECTIONS))), 1, "SAME") + 1e-6
+        square = tf.nn.conv2d(squares, _mixed(np.ones((2, _DIRECTIONS))), 1, "SAME") + _mixed(
+            [[1e-6] * _DIRECTIONS]
+        )
         bins = cosines * cosines * cosines / (square * square * tf.sqrt(square))
         return tf.nn.avg_pool2d(bins, _CELL, _CELL, "VALID")
 
@@ -123,7 +125,7 @@ class Histograms(tf.keras.layers.Layer):
         soft = strokes
         for shape in ((-1, 1, _DIRECTIONS, 1), (1, -1, _DIRECTIONS, 1)):
             soft = tf.nn.depthwise_conv2d(soft, tf.constant(bell.reshape(shape)), [1, 1, 1, 1], "SAME")
-        roots = tf.sqrt(tf.nn.avg_pool2d(soft, _STRIDE, _STRIDE, "VALID") + 1e-7)
+        roots = tf.sqrt(tf.nn.avg_pool2d(soft, _STRIDE, _STRIDE, "VALID") + _mixed([[1e-7] * _DIRECTIONS]))
         return tf.math.l2_normalize(tf.reshape(roots, [-1, int(np.prod(roots.shape[1:]))]), axis=1)
 
 
