@@ -229,7 +229,7 @@ def test_every_row_of_the_table_names_functions_that_exist():
 
     assert command.EXPORTS.keys() <= config.EXPERIMENTS.keys()
     for experiment, row in command.EXPORTS.items():
-        assert row.keys() == {"saved_model", "onnx", "validate", "samples"}
+        assert row.keys() == {"saved_model", "weights", "onnx", "validate", "samples"}
         assert all(callable(command._function(experiment, name)) for name in row)
     with pytest.raises(UserError, match="no export of resnet"):
         command._function("resnet", "onnx")
