@@ -27,8 +27,8 @@ seed=8
 # over as many new pages.
 detector_pages=2400 detector_epochs_384=5.0 detector_epochs_more=2.0
 
-inputs() { # inputs DATA_FOLDER [MORE_OF_TASK]
-  echo "train_data: {input_path: '$1/train*'}, validation_data: {input_path: '$1/eval*'}"
+inputs() { # inputs TRAIN_FOLDER [EVAL_FOLDER]: one folder for both by default
+  echo "train_data: {input_path: '$1/train*'}, validation_data: {input_path: '${2:-$1}/eval*'}"
 }
 
 make_once() { # make_once RESULT COMMAND...: commands of this project write whole results or none
@@ -49,7 +49,7 @@ pages() { # pages FOLDER SEED EVAL_COUNT
 detect_more() { # detect_more MODEL_DIR TRAIN_DATA MODE MORE_OF_TASK SCHEDULE
   python -m training.train --experiment=retinanet_signverod --mode="$3" --model_dir="$1" \
     --config_file=configs/detector/default.yaml --params_override="{
-      task: {train_data: {input_path: '$2/train*'}, validation_data: {input_path: '$output/pages/eval*'}, $4},
+      task: {$(inputs "$2" "$output/pages"), $4},
       schedule: {$5}}"
 }
 

@@ -192,15 +192,14 @@ def _check_metadata(kind: str, model: Mapping[str, Any], metadata: Mapping[str, 
     try:
         labels = json.loads(metadata.get("signver.classes", "{}"))
         threshold = float(metadata[f"signver.{key}"]) if name else None
+        consistency = float(metadata["signver.consistency"]) if "signver.consistency" in metadata else None
     except (KeyError, ValueError, RecursionError) as error:
         raise SignVerError(f"damaged metadata ({error!r}).") from error
     if labels != model["labels"]:
         raise SignVerError(f"its labels are {labels}; the manifest says {model['labels']}.")
     if name and threshold != model["thresholds"].get(name, {}).get("value"):
         raise SignVerError(f"its threshold is {threshold}; the manifest says another '{name}'.")
-    consistency = metadata.get("signver.consistency")
-    wanted = _consistency(model)
-    if consistency != (None if wanted is None else repr(wanted)):
+    if consistency != _consistency(model):
         raise SignVerError(f"its consistency is {consistency}; the manifest says another.")
 
 

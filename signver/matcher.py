@@ -45,8 +45,7 @@ class Matcher:
           SignVerError: embeddings of different or no length, or values that are not finite.
         """
         one, two = _unit(first), _unit(second)
-        if one.shape != two.shape:
-            raise SignVerError(f"embeddings of {one.size} and {two.size} values: take them from one model.")
+        _check_lengths(one.size, two.size)
         return float(one @ two)
 
     def cosine_distance(self, first: np.ndarray, second: np.ndarray) -> float:
@@ -66,10 +65,7 @@ class Matcher:
         if np.ndim(questioned) == 2 and len(questioned) > 1 == len(np.atleast_2d(references)):
             references, questioned = questioned, references
         rows, query = unit_rows(references), _unit(questioned)
-        if rows.shape[1:] != query.shape:
-            raise SignVerError(
-                f"embeddings of {rows.shape[1]} and {query.size} values: take them from one model."
-            )
+        _check_lengths(rows.shape[1], query.size)
         mean, added = template(rows, self.consistency)
         return float(mean @ query) + added
 
@@ -129,6 +125,11 @@ class Matcher:
           SignVerError: missing, damaged, or made by another model than the one at hand.
         """
         self.index = SignatureIndex.load(model_path, self.index.model)
+
+
+def _check_lengths(one: int, two: int) -> None:
+    if one != two:
+        raise SignVerError(f"embeddings of {one} and {two} values: take them from one model.")
 
 
 def _unit(embedding: np.ndarray) -> np.ndarray:

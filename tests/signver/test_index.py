@@ -51,9 +51,7 @@ def test_search_ranks_as_a_matcher_that_knows_the_usual_consistency():
 
 
 def test_a_steady_writer_must_be_met_more_closely():
-    steady, varied, query = (np.zeros(3) for _ in range(3))
-    steady[0] = varied[0] = 1
-    query[:] = (0.9, math.sqrt(1 - 0.81), 0)
+    steady, query = np.array([1.0, 0, 0]), np.array([0.9, math.sqrt(1 - 0.81), 0])
     same = np.stack([steady, steady, steady])
     apart = np.stack([[0.8, 0, 0.6], [0.8, 0, -0.6], steady])
     matcher = Matcher(0.85, consistency=0.8)

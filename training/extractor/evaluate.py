@@ -97,15 +97,6 @@ class Verification:
         }
 
 
-def embed(model: Any, signatures: SignatureSet, batch: int = 64) -> np.ndarray:
-    """Embeddings float32 [n, d] of a whole set."""
-    parts = []
-    for start in range(0, len(signatures.images), batch):
-        images = signatures.images[start : start + batch, ..., np.newaxis].astype(np.float32) / 255
-        parts.append(np.asarray(model(images, training=False)))
-    return np.concatenate(parts)
-
-
 def verify(
     embeddings: np.ndarray,
     signatures: SignatureSet,
@@ -259,6 +250,7 @@ def main() -> int:
     if arguments.repeats < 10:
         raise UserError("--repeats must be at least 10.")
     from training.extractor.input import load_set
+    from training.extractor.model import embed
     from training.runner import load_model
 
     loaded = load_model(arguments.model_dir, arguments.checkpoint)
@@ -267,9 +259,9 @@ def main() -> int:
     held_path = arguments.calibration or loaded.params.task.validation_data.input_path
     signatures, held = load_set(arguments.data), load_set(held_path)
     found = verify(
-        embed(loaded.model, signatures),
+        embed(loaded.model, signatures.images),
         signatures,
-        embed(loaded.model, held),
+        embed(loaded.model, held.images),
         held,
         shortcut_figures(signatures, arguments.data),
         arguments.repeats,

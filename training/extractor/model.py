@@ -65,12 +65,7 @@ def start_from(model: tf.keras.Model, images: np.ndarray) -> None:
       images: uint8 [n, 96, 192], normalised ink; two at least.
     """
     histograms = tf.keras.Model(model.input, model.get_layer("histograms").output)
-    seen = np.concatenate(
-        [
-            histograms(images[start : start + 64, ..., np.newaxis].astype(np.float32) / 255).numpy()
-            for start in range(0, len(images), 64)
-        ]
-    ).astype(np.float64)
+    seen = embed(histograms, images).astype(np.float64)
     mean = seen.mean(axis=0)
     components, density = model.get_layer("components"), model.get_layer("embedding")
     values, axes = np.linalg.eigh((seen - mean).T @ (seen - mean))
@@ -85,6 +80,21 @@ def start_from(model: tf.keras.Model, images: np.ndarray) -> None:
     components.set_weights([axes, -mean @ axes])
     units /= np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-12)
     density.set_weights([units.T @ units / len(units)])
+
+
+def embed(model: tf.keras.Model, images: np.ndarray, batch: int = 64) -> np.ndarray:
+    """What a model makes of many signatures, float32 [n, d].
+
+    Args:
+      model: float32 [b, h, w, 1] in 0..1 to [b, d].
+      images: uint8 [n, h, w].
+      batch: signatures at a time.
+    """
+    parts = []
+    for start in range(0, len(images), batch):
+        pixels = images[start : start + batch, ..., np.newaxis].astype(np.float32) / 255
+        parts.append(np.asarray(model(pixels, training=False)))
+    return np.concatenate(parts)
 
 
 class StrokeDirections(tf.keras.layers.Layer):

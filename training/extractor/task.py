@@ -28,6 +28,10 @@ class Extractor(base_task.Task):
     # What makes the network's pixels; `preprocessing.normalise` where None.
     prepare: signatures.Prepare | None = None
 
+    def __init__(self, params: ExtractorTask, **options: Any):
+        super().__init__(params, **options)
+        self._sets: dict[str, signatures.SignatureSet] = {}
+
     def build_model(self) -> tf.keras.Model:
         """The network that the config names."""
         config = self.task_config.model
@@ -42,7 +46,7 @@ class Extractor(base_task.Task):
 
     def start(self, model: tf.keras.Model) -> None:
         """Principal components of the training signatures; every rank finds the same."""
-        images = signatures.load_set(self.task_config.train_data.input_path, self.prepare).images
+        images = self._load(self.task_config.train_data.input_path).images
         network.start_from(model, images[:: max(1, len(images) // _STARTING)])
 
     def build_inputs(
@@ -60,7 +64,7 @@ class Extractor(base_task.Task):
         """
         rank = input_context.input_pipeline_id if input_context else 0
         size = input_context.num_input_pipelines if input_context else 1
-        found = signatures.load_set(params.input_path, self.prepare)
+        found = self._load(params.input_path)
         config, batch = self.task_config, params.global_batch_size
         if not params.is_training:
             share = slice(rank, None, size)
@@ -82,6 +86,12 @@ class Extractor(base_task.Task):
             (tf.TensorSpec([here], tf.int32), tf.TensorSpec([here], tf.int32)),
         )
         return tf.data.Dataset.from_generator(batches, output_signature=spec).map(_scale, tf.data.AUTOTUNE)
+
+    def _load(self, input_path: str) -> signatures.SignatureSet:
+        """A set, decoded and normalised once: both the start and the batches need it."""
+        if input_path not in self._sets:
+            self._sets[input_path] = signatures.load_set(input_path, self.prepare)
+        return self._sets[input_path]
 
     def build_losses(self, labels: Any, model_outputs: Any, aux_losses: Any = None) -> tf.Tensor:
         """Loss of a batch."""

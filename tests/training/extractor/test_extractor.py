@@ -85,8 +85,7 @@ def test_training_tells_writers_apart(trained):
     assert min(line["eer_random"] for line in found) < 0.3
     assert {"auc_skilled", "far_skilled_at_frr_0.01", "threshold_skilled"} <= set(found[-1])
     losses = [line["training_loss"] for line in lines if line["phase"] == "train"]
-    # It starts from principal components, so there is less to gain than from nothing.
-    assert np.mean(losses[-10:]) < 0.85 * np.mean(losses[:10])
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
 
 
 def test_evaluation_reports_figures_pictures_and_shortcuts(trained, data, tmp_path):

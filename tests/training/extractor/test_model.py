@@ -1,8 +1,11 @@
 """What the extractor knows before it is trained, and how density changes a cosine."""
 
+import io
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from training.data import signatures
 from training.extractor import model as network
@@ -11,10 +14,6 @@ from training.extractor.preprocessing import normalise
 
 @pytest.fixture(scope="module")
 def images():
-    import io
-
-    from PIL import Image
-
     pages = [
         signatures.synthesize(3, writer, number, signatures.GENUINE)
         for writer in range(20)
