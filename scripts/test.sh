@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Every check of the project: format, lint, types, tests. Arguments go to pytest.
+# Every check of the project: format, lint, types, tests. Arguments go to pytest; without any, everything is
+# tested, on as many cores as there are, four at most: a training takes 3 GB.
 #
 #   scripts/test.sh                     # everything
 #   scripts/test.sh -m 'not slow'       # what takes seconds
 #   scripts/test.sh tests/signver -x
 #
+# TEST_WORKERS=1           one test after the other
 # SIGNVER_TEST_TORCH=yes   installs PyTorch too, so that the tests of `export siamese` run instead of skipping
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -27,6 +29,10 @@ check() { # check NAME COMMAND...: runs it, and remembers a failure instead of s
 check 'ruff' ruff check .
 check 'ruff format' ruff format --check .
 check 'mypy' mypy
+if [ $# -eq 0 ]; then
+  cores=$(nproc)
+  set -- --numprocesses="${TEST_WORKERS:-$((cores < 4 ? cores : 4))}" --dist=loadgroup --no-loadscope-reorder
+fi
 check 'pytest' python -m pytest "$@"
 
 if [ ${#failed[@]} -gt 0 ]; then

@@ -6,7 +6,7 @@ usage() {
   cat <<'TEXT'
 usage: scripts/train_defaults.sh [detector|cleaner|extractor|bundle|all]...
 
-  detector   pages, a run at 384², two at 448² from it, ONNX, proof        OUTPUT/detector
+  detector   pages, runs at 384², 448² and 512², each from the one before, ONNX, proof   OUTPUT/detector
   cleaner    signatures, a U-Net on noisy crops, ONNX, proof               OUTPUT/cleaner
   extractor  signatures, histograms' components, ONNX, proof               OUTPUT/extractor
   bundle     the three ONNX files as one bundle                            models/default
@@ -23,9 +23,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 output=$(realpath -m "${OUTPUT:-runs/default}")
 processes=${PROCESSES:-$(nproc)}
 seed=8
-# Training pages; passes over them at 384²; configs/detector/default.yaml says the passes at 448²; then passes
-# over as many new pages.
-detector_pages=2400 detector_epochs_384=5.0 detector_epochs_more=2.0
+# Training pages, passes over them at 384² and at 448², then over as many new ones; the last run, at 512², sees
+# pages of its own, as often as configs/detector/default.yaml says.
+detector_pages=2400 detector_epochs_384=5.0 detector_epochs_448=6.0 detector_epochs_more=2.0
+detector_last_pages=3600
 
 inputs() { # inputs TRAIN_FOLDER [EVAL_FOLDER]: one folder for both by default
   echo "train_data: {input_path: '$1/train*'}, validation_data: {input_path: '${2:-$1}/eval*'}"
@@ -41,40 +42,49 @@ make_once() { # make_once RESULT COMMAND...: commands of this project write whol
   fi
 }
 
-pages() { # pages FOLDER SEED EVAL_COUNT
-  make_once "$1" python -m training.data synthesize pages --output "$1" --count "$detector_pages" \
-    --eval_count "$3" --seed "$2" --long_side 640 --shards 8 --processes "$processes"
+pages() { # pages FOLDER SEED COUNT EVAL_COUNT; boxes leave the millimetre that people leave who draw them
+  make_once "$1" python -m training.data synthesize pages --output "$1" --count "$3" --eval_count "$4" \
+    --seed "$2" --long_side 640 --margin 1.0 --shards 8 --processes "$processes"
 }
 
-detect_more() { # detect_more MODEL_DIR TRAIN_DATA MODE MORE_OF_TASK SCHEDULE
+detect() { # detect MODEL_DIR TRAIN_DATA MODE MORE_OF_TASK SCHEDULE
   python -m training.train --experiment=retinanet_signverod --mode="$3" --model_dir="$1" \
     --config_file=configs/detector/default.yaml --params_override="{
-      task: {$(inputs "$2" "$output/pages"), $4},
+      task: {$(inputs "$2" "$output/last_pages"), $4},
       schedule: {$5}}"
 }
 
+side() { # side PIXELS: input size
+  echo "model: {input_size: [$1, $1, 3]}"
+}
+
+from() { # from MODEL_DIR
+  echo "init_checkpoint: '$1', init_checkpoint_modules: all"
+}
+
 detector() {
-  local pages=$output/pages more=$output/more_pages model_dir=$output/detector
-  local small=$output/detector_384 large=$output/detector_448
-  pages "$pages" "$seed" 200
-  pages "$more" $((seed + 1)) 8
-  detect_more "$small" "$pages" train "model: {input_size: [384, 384, 3]}" \
-    "epochs: $detector_epochs_384, decay: constant"
-  detect_more "$large" "$pages" train "init_checkpoint: '$small', init_checkpoint_modules: all" ""
-  detect_more "$model_dir" "$more" train_and_eval "init_checkpoint: '$large', init_checkpoint_modules: all" \
+  local pages=$output/pages more=$output/more_pages last=$output/last_pages model_dir=$output/detector
+  local runs=("$output"/detector_{384,448,more})
+  pages "$pages" "$seed" "$detector_pages" 8
+  pages "$more" $((seed + 1)) "$detector_pages" 8
+  pages "$last" $((seed + 2)) "$detector_last_pages" 200
+  detect "${runs[0]}" "$pages" train "$(side 384)" "epochs: $detector_epochs_384, decay: constant"
+  detect "${runs[1]}" "$pages" train "$(side 448), $(from "${runs[0]}")" "epochs: $detector_epochs_448"
+  detect "${runs[2]}" "$more" train "$(side 448), $(from "${runs[1]}")" \
     "epochs: $detector_epochs_more, learning_rate: 0.0015"
+  detect "$model_dir" "$last" train_and_eval "$(from "${runs[2]}")" ""
   if [ ! -e "$model_dir/detector.onnx" ]; then
     # The score to keep boxes from is read off held-out synthetic pages, then written into the file.
     local draft=$model_dir/draft.onnx
     python -m export onnx --model_dir "$model_dir" --output "$draft"
-    python benchmarks/score_threshold.py --detector "$draft" --pages "$pages/eval*" \
+    python benchmarks/score_threshold.py --detector "$draft" --pages "$last/eval*" \
       >"$model_dir/score_threshold"
     python -m export onnx --model_dir "$model_dir" --score_threshold "$(cat "$model_dir/score_threshold")" \
       --output "$model_dir/detector.onnx"
     rm "$draft"
   fi
   python -m export validate --model_dir "$model_dir" --onnx "$model_dir/detector.onnx" \
-    --pages "$pages/eval*" --output "$model_dir/validation.json"
+    --pages "$last/eval*" --output "$model_dir/validation.json"
 }
 
 signatures() {

@@ -10,6 +10,25 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
+# What takes minutes to make and is shared by tests of several files.
+_TRAINED = {"detector_run", "cleaner_run", "extractor_run", "whole_bundle"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes test: what shares a fixture goes to one of them, and the longest comes first."""
+    groups: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        trained = _TRAINED & set(getattr(item, "fixturenames", ()))
+        groups.setdefault("trained" if trained else item.location[0], []).append(item)
+
+    def slow(name: str) -> int:
+        return sum(item.get_closest_marker("slow") is not None for item in groups[name])
+
+    first = sorted(groups, key=lambda name: (name != "trained", -slow(name)))
+    for name in first:
+        for item in groups[name]:
+            item.add_marker(pytest.mark.xdist_group(name))
+    items[:] = [item for name in first for item in groups[name]]
 
 
 @pytest.fixture(scope="session")

@@ -174,14 +174,17 @@ def test_without_averaging_the_ranks_drift_apart(data, tmp_path):
     assert spread(values) > 20 * ROUNDING
 
 
+@pytest.fixture(scope="module")
+def alone(data, tmp_path_factory):
+    """Variables after three steps of one process."""
+    values, _ = ranks(1, "cleaner_autoencoder", tmp_path_factory.mktemp("alone"), settings(data, PLAIN))
+    return values[0]
+
+
 @pytest.mark.parametrize("size", [2, 4])
-def test_ranks_together_make_the_update_of_one_process(data, tmp_path, size):
-    for name, count in (("together", size), ("alone", 1)):
-        (tmp_path / name).mkdir()
-        values, _ = ranks(count, "cleaner_autoencoder", tmp_path / name, settings(data, PLAIN))
-        if count > 1:
-            together = values[0]
-    alone = values[0]
+def test_ranks_together_make_the_update_of_one_process(data, alone, tmp_path, size):
+    values, _ = ranks(size, "cleaner_autoencoder", tmp_path, settings(data, PLAIN))
+    together = values[0]
     # Biases start at nothing: what they hold is the update.
     assert max(np.abs(alone[key]).max() for key in alone if "bias" in key) > 1000 * ROUNDING
     for key in alone:

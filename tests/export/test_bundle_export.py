@@ -307,6 +307,10 @@ def test_node_gets_the_same_answers(node_modules, whole_bundle):
         assert f"ok     {name}" in done.stdout
     assert "ok     matcher genuine decision (genuine)" in done.stdout
     assert "ok     matcher other decision (not genuine)" in done.stdout
+    for name in ("cleaner crop grey levels", "extractor reference ink", "page to decision decision"):
+        assert f"ok     {name}" in done.stdout
+    cases = json.loads((whole_bundle / "golden" / "golden.json").read_text())["cases"]
+    assert f"{len(cases)} cases, 0 differences too large" in done.stdout
 
 
 def test_node_refuses_other_bytes_and_finds_other_answers(node_modules, bundle):

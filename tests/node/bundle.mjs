@@ -79,29 +79,6 @@ export class Bundle {
   }
 }
 
-/** The step `reduce_blocks` of the detector's preprocessing, on pixels [height, width, 3]. */
-export function reduceBlocks({ data, dims: [height, width, channels] }, step) {
-  const [inputHeight, inputWidth] = step.input_size;
-  const n = Math.floor(Math.max(height / inputHeight, width / inputWidth) / step.divisor);
-  if (n < step.least) return { data, dims: [height, width, channels] };
-  const [rows, columns] = [Math.ceil(height / n), Math.ceil(width / n)];
-  const reduced = new Uint8Array(rows * columns * channels);
-  for (let row = 0; row < rows; row++) {
-    for (let column = 0; column < columns; column++) {
-      const [bottom, right] = [Math.min(height, (row + 1) * n), Math.min(width, (column + 1) * n)];
-      for (let channel = 0; channel < channels; channel++) {
-        let sum = 0;
-        for (let y = row * n; y < bottom; y++) {
-          for (let x = column * n; x < right; x++) sum += data[(y * width + x) * channels + channel];
-        }
-        const count = (bottom - row * n) * (right - column * n);
-        reduced[(row * columns + column) * channels + channel] = Math.floor(sum / count + 0.5);
-      }
-    }
-  }
-  return { data: reduced, dims: [rows, columns, channels] };
-}
-
 /**
  * Cosine of two embeddings; of several references what the manifest's step `references` says, or, without such a
  * step, the cosine with their mean.

@@ -1,23 +1,27 @@
-"""What stands on pages beside text and signatures: notes, stamps, logos, seals; some look like signatures."""
+"""What stands on pages beside text and signatures: notes, stamps, frames, tables; some look written."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from training.data.synthetic import text
+from training.data.synthetic import emblems, handwriting, text
 from training.data.synthetic.sheet import Sheet
 
 
 def note(sheet: Sheet, x: float, y: float, width: float, height: float) -> None:
     """Handwriting that is no signature, centred at (x, y): words, names, or figures."""
     rng, writer = sheet.rng, sheet.writer()
-    kind = rng.choice(["figures", "read", "scrawl"], p=[0.25, 0.5, 0.25])
+    kind = rng.choice(["figures", "read", "scrawl", "jotting"], p=[0.22, 0.42, 0.2, 0.16])
     if kind == "figures":
         whole = rng.random() < 0.7
         words = str(rng.integers(10, 10**6)) if whole else f"{rng.integers(1, 99)}.{rng.integers(10, 99)}"
         drawn = writer.write(words, rng)
+    elif kind == "jotting":
+        drawn = writer.spell(text.jotting(rng), rng)
     elif kind == "read":
         words = text.signed(rng) if rng.random() < 0.3 else text.sentence(rng, int(rng.integers(1, 6)))
         drawn = writer.spell(words, rng)
@@ -52,23 +56,73 @@ def annotation(sheet: Sheet) -> None:
         cv2.arrowedLine(sheet.paper, start.tolist(), end.tolist(), grey, 2, cv2.LINE_AA, tipLength=0.1)
 
 
+def _jotting(sheet: Sheet) -> None:
+    """A word or two, as large as a signature, where there is room: it is read, not recognised."""
+    rng, writer, pen = sheet.rng, sheet.writer(), sheet.pen()
+    tall = sheet.height * float(np.exp(rng.uniform(np.log(0.016), np.log(0.05))))
+    x, y = sheet.width * rng.uniform(0.12, 0.88), sheet.height * rng.uniform(0.03, 0.95)
+    for _ in range(int(rng.choice([1, 1, 1, 2, 3]))):
+        length = sheet.width * rng.uniform(0.1, 0.36)
+        sheet.write(writer.spell(text.jotting(rng), rng), writer.hand, (x, y, length, tall), None, pen)
+        x, y = x + rng.normal(0, 0.04) * sheet.width, y + rng.uniform(0.9, 1.3) * tall
+
+
+def _ticked_names(sheet: Sheet) -> None:
+    """A list of those who get a copy, some of them ticked, struck or pointed at by hand."""
+    rng = sheet.rng
+    x, y = sheet.width * rng.uniform(0.1, 0.7), sheet.height * rng.uniform(0.08, 0.8)
+    grey, thickness = (int(rng.integers(10, 70)),) * 3, int(rng.integers(1, 4))
+    for _ in range(int(rng.integers(3, 10))):
+        length = sheet.print(x, y, text.person(rng))
+        middle = y + 0.6 * sheet.size
+        if rng.random() < 0.35:
+            start = (round(x + rng.uniform(-1.5, 1.0) * sheet.size), round(middle))
+            low = (round(start[0] + 0.4 * sheet.size), round(middle + 0.5 * sheet.size))
+            high = (
+                round(low[0] + sheet.size * rng.uniform(0.8, 3.5)),
+                round(middle - sheet.size * rng.uniform(0.4, 2.0)),
+            )
+            places = [start, low, high] if rng.random() < 0.6 else [low, high]
+            cv2.polylines(sheet.paper, [np.array(places)], False, grey, thickness, cv2.LINE_AA)
+        if rng.random() < 0.08:
+            ends = (round(x), round(middle)), (round(x + length), round(middle + rng.normal(0, 3)))
+            cv2.line(sheet.paper, *ends, grey, thickness, cv2.LINE_AA)
+        y += sheet.line
+
+
 def script_letterhead(sheet: Sheet, y: float) -> float:
     """A firm's name in drawn script, as old letterheads have it; returns the y below.
 
     It looks written and stands where nobody signs.
     """
-    rng, writer = sheet.rng, sheet.writer()
+    rng = sheet.rng
     words = str(rng.choice(text.COMPANIES)) + str(rng.choice(["", " Company", " Inc"]))
     length, height = sheet.width * rng.uniform(0.2, 0.5), sheet.height * rng.uniform(0.018, 0.05)
     x = sheet.width * float(rng.choice([0.06, 0.3, 0.5]))
     box = (x + length / 2, y + height / 2, length, height)
-    sheet.write(writer.spell(words.replace("&", "and"), rng), writer.hand, box, None, (np.full(3, 15.0), 1.0))
+    script(sheet, words, box)
     below = y + 1.2 * height
     if rng.random() < 0.6:
         small = max(9, round(0.75 * sheet.size))
         sheet.print(x, below, f"{rng.integers(10, 999)} {rng.choice(text.LAST_NAMES)} Street", size=small)
         below += 1.5 * small
     return below
+
+
+def script(sheet: Sheet, words: str, box: tuple[float, float, float, float]) -> None:
+    """Words in drawn script, even letters of thick and thin lines; box as `Sheet.write`."""
+    writer = sheet.writer()
+    drawn_hand = dataclasses.replace(
+        writer.hand,
+        wobble=0.01,
+        slant=float(sheet.rng.uniform(0.2, 0.5)),
+        pressure=float(sheet.rng.uniform(0.4, 1)),
+    )
+    even = handwriting.Writer(writer.seed)
+    even.hand = drawn_hand
+    sheet.write(
+        even.spell(words.replace("&", "and"), sheet.rng), drawn_hand, box, None, (np.full(3, 15.0), 1.0)
+    )
 
 
 def distract(sheet: Sheet) -> None:
@@ -168,44 +222,6 @@ def _stamp(sheet: Sheet) -> None:
     sheet.ink(coverage * np.clip(patches, 0, 1), left, top, None)
 
 
-def logo(sheet: Sheet, x: float, y: float, size: float) -> None:
-    """Circles, polygons and ellipses within each other."""
-    rng = sheet.rng
-    centre, radius = (round(x + size / 2), round(y + size / 2)), max(4, round(size / 2))
-    grey = (int(rng.integers(0, 120)),) * 3
-    for _ in range(int(rng.integers(1, 4))):
-        kind = int(rng.integers(3))
-        if kind == 0:
-            cv2.circle(sheet.paper, centre, radius, grey, int(rng.choice([-1, 1, 2])), cv2.LINE_AA)
-        elif kind == 1:
-            points = np.array(centre) + rng.integers(-radius, radius + 1, (int(rng.integers(3, 8)), 2))
-            cv2.polylines(
-                sheet.paper, [points.astype(np.int32)], True, grey, int(rng.integers(1, 3)), cv2.LINE_AA
-            )
-        else:
-            cv2.ellipse(sheet.paper, centre, (radius, max(2, radius // 2)), 0, 0, 360, grey, 2, cv2.LINE_AA)
-        radius = max(3, int(radius * 0.6))
-
-
-def seal(sheet: Sheet, x: float, y: float) -> None:
-    """A notary's or company's round seal: rings, teeth and a name."""
-    rng = sheet.rng
-    radius = round(sheet.width * rng.uniform(0.05, 0.09))
-    seal = np.zeros((2 * radius + 4,) * 2, np.uint8)
-    centre = (radius + 2, radius + 2)
-    for share in (1.0, 0.92, 0.55)[: int(rng.integers(1, 4))]:
-        cv2.circle(seal, centre, round(radius * share), 255, 1, cv2.LINE_AA)
-    for angle in np.linspace(0, 2 * np.pi, int(rng.integers(0, 60)), endpoint=False):
-        ray = np.array([np.cos(angle), np.sin(angle)])
-        ends = [tuple(np.round(centre + radius * share * ray).astype(int)) for share in (0.94, 1.0)]
-        cv2.line(seal, ends[0], ends[1], 255, 1, cv2.LINE_AA)
-    image = Image.fromarray(seal)
-    words = str(rng.choice(["SEAL", "NOTARY", "PUBLIC", "1931", "CORPORATE"]))
-    face = text.font(str(rng.choice(text.BOLD)), max(9, radius // 3))
-    ImageDraw.Draw(image).text((centre[0] - face.getlength(words) / 2, 0.8 * radius), words, 255, face)
-    sheet.ink(np.asarray(image, np.float32) / 255 * float(rng.uniform(0.3, 0.9)), x, y, None)
-
-
 def frame(sheet: Sheet) -> None:
     """A border of rules or of interlaced waves, as engraved ones look from afar."""
     rng = sheet.rng
@@ -254,6 +270,9 @@ def table(sheet: Sheet, left: float, y: float) -> float:
 _DISTRACTIONS = (
     (0.15, _scattered_note),
     (0.25, annotation),
+    (0.25, _jotting),
+    (0.1, _ticked_names),
+    (0.15, emblems.scattered),
     (0.2, _stamp),
     (0.12, _circled_number),
     (0.1, _crossing_line),

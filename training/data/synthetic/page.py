@@ -11,9 +11,11 @@ import cv2
 import numpy as np
 
 from training.data.page import Box, Page
-from training.data.synthetic import marks, scan, text
+from training.data.synthetic import emblems, marks, scan, text
 from training.data.synthetic.sheet import (
     EVALUATION_WRITERS,
+    PAGE_MILLIMETRES,
+    REDACTION,
     SIGNATURE,
     Sheet,
 )
@@ -25,7 +27,9 @@ CLOSINGS = ("letter",) * 6 + ("by", "rule", "rule", "caption")
 LINES = ("letter", "by", "by", "by", "rule", "rule", "rule", "caption", "caption", "caption")
 
 
-def synthesize_page(seed: int, index: int, *, long_side: int = 1000, evaluation: bool = False) -> Page:
+def synthesize_page(
+    seed: int, index: int, *, long_side: int = 1000, evaluation: bool = False, margin: float = 0.0
+) -> Page:
     """One page; the same arguments give the same bytes.
 
     Args:
@@ -34,9 +38,11 @@ def synthesize_page(seed: int, index: int, *, long_side: int = 1000, evaluation:
       long_side: pixels of the longer side. A page is drawn on at least _DRAWN of them and reduced at the
         end, as archives reduce their scans: small type and thin strokes become grey, not jagged.
       evaluation: draw from the writers that training pages never use.
+      margin: millimetres, of a page 280 mm long, that boxes of handwriting leave around the ink. Exact
+        by default; people who annotate leave about one.
 
     Returns:
-      A page with its encoded image (JPEG, or PNG for one in ten) and exact boxes.
+      A page with its encoded image (JPEG, or PNG for one in ten) and its boxes.
     """
     rng = np.random.default_rng([seed, int(evaluation), index])
     kinds = list(_LAYOUTS)
@@ -52,17 +58,21 @@ def synthesize_page(seed: int, index: int, *, long_side: int = 1000, evaluation:
         str(rng.choice(family)),
         round(drawn * rng.uniform(0.0105, 0.0165)),
     )
-    if rng.random() < 0.12:
+    tinted = rng.random() < 0.2
+    if tinted:
         sheet.tint()
+        if rng.random() < 0.25:
+            emblems.safety_pattern(sheet)
     _LAYOUTS[kind][0](sheet)
     marks.distract(sheet)
-    image, boxes = _scan(sheet, long_side)
+    image, boxes = _scan(sheet, long_side, 0.45 if tinted else 0.75, margin)
     name = f"{'eval' if evaluation else 'train'}-{kind}-{index:06d}"
     encoded, suffix = _encode(image, rng)
     return Page(f"{name}.{suffix}", name, encoded, image.shape[0], image.shape[1], tuple(boxes))
 
 
-def _scan(sheet: Sheet, long_side: int) -> tuple[np.ndarray, list[Box]]:
+def _scan(sheet: Sheet, long_side: int, bilevel: float, margin: float) -> tuple[np.ndarray, list[Box]]:
+    """The page as an image and the boxes on it; `bilevel` is the share of scans in black and white."""
     rng = sheet.rng
     labels = [label for label, _ in sheet.labelled]
     page, points = sheet.paper, [corners for _, corners in sheet.labelled]
@@ -74,7 +84,7 @@ def _scan(sheet: Sheet, long_side: int) -> tuple[np.ndarray, list[Box]]:
         scan.speckle(page, rng)
     if rng.random() < 0.3:
         page = scan.blur(page, rng)
-    if rng.random() < 0.75:
+    if rng.random() < bilevel:
         if rng.random() < 0.12:
             scan.show_through(page, rng)
         page = scan.bilevel(page, rng, sheet.faintest)
@@ -87,8 +97,9 @@ def _scan(sheet: Sheet, long_side: int) -> tuple[np.ndarray, list[Box]]:
     height, width = page.shape[:2]
     boxes = []
     for label, corners in zip(labels, points, strict=True):
-        xmin, ymin = np.clip(corners.min(axis=0) / (width, height), 0, 1)
-        xmax, ymax = np.clip(corners.max(axis=0) / (width, height), 0, 1)
+        room = 0.0 if label == REDACTION else margin * max(height, width) / PAGE_MILLIMETRES
+        xmin, ymin = np.clip((corners.min(axis=0) - room) / (width, height), 0, 1)
+        xmax, ymax = np.clip((corners.max(axis=0) + room) / (width, height), 0, 1)
         if (xmax - xmin) * width >= 4 and (ymax - ymin) * height >= 3:
             boxes.append(Box(float(ymin), float(xmin), float(ymax), float(xmax), label))
     return _resize(page, long_side, rng), boxes
@@ -131,8 +142,13 @@ def _letterhead(sheet: Sheet) -> float:
         face, size = str(rng.choice(text.BOLD + text.ITALIC)), round(sheet.size * rng.uniform(1.3, 2.6))
         length = text.font(face, size).getlength(company)
         x = {0: 0.06 * sheet.width, 1: (sheet.width - length) / 2}[int(rng.integers(2))]
-        if rng.random() < 0.5:
-            marks.logo(sheet, x - 2.2 * size if x > 3 * size else 0.8 * sheet.width, y, 1.8 * size)
+        place = rng.random()
+        if place < 0.3:
+            emblems.logo(sheet, x - 2.2 * size if x > 3 * size else 0.8 * sheet.width, y, 1.8 * size)
+        elif place < 0.55:  # above the name, larger than it
+            tall = sheet.width * rng.uniform(0.05, 0.11)
+            emblems.logo(sheet, x + length / 2 - 0.6 * tall, y, tall)
+            y += 1.1 * tall
         sheet.print(x, y, company, face, size)
         y += 1.3 * size
         if rng.random() < 0.6:
@@ -219,6 +235,33 @@ def _signature_block(sheet: Sheet, x: float, y: float, width: float, narrow: boo
     return below
 
 
+def _signers(sheet: Sheet, x: float, y: float, width: float) -> float:
+    """Several who sign one above the other, close as on old forms; some have not signed yet.
+
+    Returns the y below. Signatures run into each other's lines but never hide one another.
+    """
+    rng = sheet.rng
+    gap = sheet.line * rng.uniform(2.2, 3.8)
+    ruled, named, captioned = rng.random() < 0.75, rng.random() < 0.75, rng.random() < 0.4
+    prefix = str(rng.choice(["", "", "By:", "By", "X", "/s/"]))
+    for _ in range(int(rng.integers(2, 6))):
+        baseline = y + gap - sheet.size
+        if baseline > 0.94 * sheet.height:
+            break
+        start = x + (sheet.print(x, baseline - sheet.size, prefix) + 4 if prefix else 0)
+        if ruled:
+            sheet.rule(start, baseline + 2, width)
+        if captioned:
+            title = str(rng.choice(text.TITLES))
+            sheet.print(min(start + 1.02 * width, 0.85 * sheet.width), baseline - sheet.size, ", " + title)
+        if rng.random() < 0.85:
+            sheet.sign(start + rng.uniform(0, 0.1) * width, baseline, width, highest=1.25 * gap)
+        if named:
+            sheet.print(start, baseline + 3, text.person(rng), size=max(9, round(0.9 * sheet.size)))
+        y += gap
+    return y + sheet.line
+
+
 def _letter(sheet: Sheet) -> None:
     rng = sheet.rng
     left, characters = _margins(sheet)
@@ -232,6 +275,11 @@ def _letter(sheet: Sheet) -> None:
     y = _paragraphs(sheet, left, y + 1.6 * sheet.line, characters, bottom, 0.4)
     x = left if rng.random() < 0.2 else sheet.width * rng.uniform(0.45, 0.62)
     y = _signature_block(sheet, x, y + 0.3 * sheet.line, sheet.width * rng.uniform(0.18, 0.36))
+    if rng.random() < 0.1 and y < 0.75 * sheet.height:
+        sheet.print(
+            left, y, str(rng.choice(["AGREED TO:", "ACCEPTED AND AGREED", "Approved:", "Witnessed by:"]))
+        )
+        y = _signers(sheet, left, y + sheet.line, sheet.width * rng.uniform(0.22, 0.36))
     if rng.random() < 0.5:
         copies = ["cc:  " + text.person(rng)] + [
             "     " + text.person(rng) for _ in range(int(rng.integers(0, 5)))
@@ -286,7 +334,12 @@ def _contract(sheet: Sheet) -> None:
     columns = int(rng.integers(1, 3))
     width = (sheet.width - 2 * left) / columns - 2 * sheet.size
     lowest = y
-    for _ in range(int(rng.integers(1, 3))):
+    if rng.random() < 0.35:
+        for column in range(columns):
+            x = left + column * (width + 2 * sheet.size)
+            lowest = max(lowest, _signers(sheet, x, y, min(0.8 * width, 0.34 * sheet.width)))
+        y = lowest
+    for _ in range(int(rng.integers(1, 3)) if y < 0.75 * sheet.height else 0):
         for column in range(columns):
             x = left + column * (width + 2 * sheet.size)
             lowest = max(lowest, _signature_block(sheet, x, y, min(width * 0.75, 0.36 * sheet.width), True))
@@ -373,7 +426,9 @@ def _form(sheet: Sheet) -> None:
             elif draw < 0.6:
                 sheet.sign(x + sheet.size, y + 1.7 * sheet.line, min(12 * sheet.size, 0.8 * (split - left)))
         y += 2.2 * sheet.line
-    if rng.random() < 0.6:
+    if rng.random() < 0.3:
+        _signers(sheet, left if rng.random() < 0.5 else 0.55 * sheet.width, y, 0.3 * sheet.width)
+    elif rng.random() < 0.6:
         _signature_block(sheet, left, y + sheet.line, 0.3 * sheet.width)
 
 
@@ -450,17 +505,28 @@ def _certificate(sheet: Sheet) -> None:
     width, height = sheet.width, sheet.height
     if rng.random() < 0.8:
         sheet.tint()
+        if rng.random() < 0.4:
+            emblems.safety_pattern(sheet)
     marks.frame(sheet)
     y = height * rng.uniform(0.1, 0.16)
     for size in (2.6, 1.3, 1.9):
         words = str(rng.choice(["CERTIFICATE", *text.COMPANIES])).upper() if size > 1.5 else text.person(rng)
         face, points = str(rng.choice(text.BOLD + text.ITALIC)), round(size * sheet.size)
+        if rng.random() < 0.3:  # the name of who is honoured, in script
+            words = text.person(rng) if rng.random() < 0.6 else str(rng.choice(text.COMPANIES))
+            box = (width / 2, y + 0.7 * points, width * rng.uniform(0.2, 0.6), points * rng.uniform(1.0, 2.2))
+            marks.script(sheet, words, box)
+            y += 1.6 * points
+            continue
         sheet.print((width - text.font(face, points).getlength(words)) / 2, y, words, face, points)
         y += 1.6 * points
     left, characters = _margins(sheet)
     y = _paragraphs(sheet, left, y + sheet.line, characters, height * rng.uniform(0.4, 0.68))
+    if rng.random() < 0.3:
+        size = width * rng.uniform(0.06, 0.16)
+        emblems.logo(sheet, (width - size) / 2, height * rng.uniform(0.02, 0.08), size)
     if rng.random() < 0.6:
-        marks.seal(sheet, width * rng.uniform(0.15, 0.7), height * rng.uniform(0.66, 0.8))
+        emblems.seal(sheet, width * rng.uniform(0.15, 0.7), height * rng.uniform(0.66, 0.8))
     columns = int(rng.integers(1, 4))
     room = (width - 2 * left) / columns
     for column in range(columns):
@@ -484,13 +550,13 @@ def _plain(sheet: Sheet) -> None:
 
 # What pages there are: layout -> (composer, share).
 _LAYOUTS = {
-    "letter": (_letter, 0.42),
+    "letter": (_letter, 0.40),
     "memo": (_memo, 0.09),
     "contract": (_contract, 0.15),
     "lease": (_lease_page, 0.1),
     "form": (_form, 0.07),
     "cheque": (_cheque, 0.03),
-    "certificate": (_certificate, 0.04),
+    "certificate": (_certificate, 0.06),
     "handwritten": (_handwritten_letter, 0.05),
     "plain": (_plain, 0.05),
 }

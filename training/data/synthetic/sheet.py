@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import cv2
 import numpy as np
@@ -19,12 +20,23 @@ EVALUATION_WRITERS = 1_000_000
 
 _WRITERS = 100_000
 # Pens draw lines of 0.25 to 1 mm; a page is about 280 mm long, whatever its pixels.
-_PEN_MILLIMETRES, _PAGE_MILLIMETRES = 0.43, 280.0
+_PEN_MILLIMETRES, PAGE_MILLIMETRES = 0.43, 280.0
 
 _INK_COLOURS = ((15, 15, 20), (15, 15, 20), (25, 35, 120), (20, 40, 160), (60, 60, 70))
 
 # What people sign on: white mostly, cream, blue, green and rose safety paper, and grey copies of these.
 _PAPER_COLOURS = ((244, 236, 214), (222, 232, 240), (224, 238, 222), (242, 224, 226), (212, 212, 212))
+
+
+def _worn(coverage: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Ink that a dry pen, rough paper or a bad copy left gaps in; shape and dtype as before."""
+    height, width = coverage.shape
+    grain = rng.uniform(1.5, 7)
+    shape = (max(2, round(height / grain)), max(2, round(width / grain)))
+    field = cv2.resize(rng.random(shape).astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    kept = np.clip((field - rng.uniform(0.15, 0.45)) / 0.15, 0, 1)
+    worn = coverage * kept
+    return worn if worn.max(initial=0) > 0.3 else coverage
 
 
 @dataclasses.dataclass
@@ -113,6 +125,8 @@ class Sheet:
             return
         top, left = max(top, 0), max(left, 0)
         colour, strength = pen or self.pen()
+        if self.rng.random() < 0.1:
+            coverage = _worn(coverage, self.rng)
         area = self.paper[top : top + coverage.shape[0], left : left + coverage.shape[1]].astype(np.float32)
         # Ink darkens what is under it, so a signature over type leaves both visible.
         inked = np.minimum(
@@ -142,21 +156,23 @@ class Sheet:
         moving = drawn.points[drawn.pen_down]
         extent = np.maximum(moving.max(axis=0) - moving.min(axis=0), 0.1)
         scale = float(min(width / extent[0], height / extent[1]))
-        millimetre = max(self.paper.shape[:2]) / _PAGE_MILLIMETRES
+        millimetre = max(self.paper.shape[:2]) / PAGE_MILLIMETRES
         nib = float(np.clip(_PEN_MILLIMETRES * np.exp(self.rng.normal(0, 0.38)), 0.22, 1.1)) * millimetre
         ink = handwriting.render(drawn, hand, scale, max(1.0, nib))
         self.ink(ink, x - ink.shape[1] / 2, y - ink.shape[0] / 2, label, pen)
 
-    def sign(self, x: float, baseline: float, room: float) -> None:
+    def sign(self, x: float, baseline: float, room: float, highest: float = math.inf) -> None:
         """A signature that starts near x and sits around a baseline.
 
         The hand's own proportions fill one side of the box or the other, so that what is left are the sizes
         found on letters: a quarter of the page's width and a twentieth of its height, give or take half.
-        In a narrow column a signature is little wider than its room.
+        In a narrow column a signature is little wider than its room; nowhere is it higher than
+        `highest` pixels.
         """
         rng = self.rng
         width = min(self.width * float(np.exp(rng.normal(np.log(0.33), 0.38))), 1.4 * room)
         height = self.height * float(np.clip(np.exp(rng.normal(np.log(0.072), 0.4)), 0.02, 0.18))
+        height = min(height, highest)
         shift = rng.normal(0, 0.2) * height
         box = (x + width / 2 + rng.normal(0, 0.1) * room, baseline - 0.35 * height + shift, width, height)
         drawn, hand = self.signature()
@@ -165,14 +181,17 @@ class Sheet:
     def signature(self) -> tuple[handwriting.Trajectory, handwriting.Hand]:
         """Somebody's signature: half of them spell a name, the others are the hand's own plan."""
         writer, rng = self.writer(), self.rng
-        if rng.random() < 0.5:
+        kind = rng.random()
+        if kind < 0.5:
             return writer.sign_name(text.signed(rng), rng), writer.hand
+        if kind < 0.62:  # some sign as they write
+            return writer.spell(text.signed(rng), rng), writer.hand
         return writer.signature(rng), writer.hand
 
     def tint(self) -> None:
         """Coloured paper, mottled where it is a copy; to be called before anything is printed."""
         colour = np.array(self.rng.choice(_PAPER_COLOURS), np.float32)
-        shade = self.rng.uniform(0.8, 1.04)
+        shade = self.rng.uniform(0.8, 1.04) if self.rng.random() < 0.75 else self.rng.uniform(0.55, 0.8)
         field = self.rng.normal(0, self.rng.uniform(0, 7), (9, 7)).astype(np.float32)
         mottle = cv2.resize(field, (self.width, self.height), interpolation=cv2.INTER_CUBIC)
         self.paper = np.clip(colour * shade + mottle[..., None], 0, 255).astype(np.uint8)
@@ -185,6 +204,10 @@ class Sheet:
     def handwrite_date(self, x: float, y: float, height: float, label: int | None = DATE) -> None:
         """A handwritten date centred at (x, y)."""
         writer, rng = self.writer(), self.rng
+        if rng.random() < 0.25:
+            spelled = text.date(rng).replace("19", str(rng.choice(["19", "'"])), 1)
+            self.write(writer.spell(spelled, rng), writer.hand, (x, y, 9 * height, 1.3 * height), label)
+            return
         month, day, year = rng.integers(1, 13), rng.integers(1, 29), rng.integers(60, 99)
         separator = str(rng.choice(["/", "-", "/", "."]))
         words = separator.join([str(month), str(day), str(year) if rng.random() < 0.7 else f"19{year}"])

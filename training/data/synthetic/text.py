@@ -13,7 +13,7 @@ TYPEWRITER = ("DejaVuSansMono.ttf", "cmtt10.ttf", "DejaVuSansMono-Bold.ttf")
 SERIF = ("STIXGeneral.ttf", "DejaVuSerif.ttf", "STIXGeneralBol.ttf", "cmr10.ttf")
 SANS = ("DejaVuSans.ttf", "cmss10.ttf", "DejaVuSans-Bold.ttf")
 BOLD = ("STIXGeneralBol.ttf", "DejaVuSerif-Bold.ttf", "DejaVuSans-Bold.ttf", "cmb10.ttf")
-ITALIC = ("STIXGeneralItalic.ttf", "DejaVuSerif-Italic.ttf", "DejaVuSans-Oblique.ttf")
+ITALIC = ("STIXGeneralItalic.ttf", "DejaVuSerif-Italic.ttf", "DejaVuSans-Oblique.ttf", "cmmi10.ttf")
 
 WORDS = tuple(
     """the of to and a in that for is with as on by this be are or not at from shall your our we any which
@@ -61,6 +61,13 @@ CLOSINGS = (
     "With kind regards,",
     "Respectfully,",
     "Cordially,",
+)
+# What people jot on letters that pass their desk; {n} becomes a number, {d} a date, {i} initials.
+JOTTINGS = tuple(
+    """Thanks|Fax|OK|OK {i}|Copy|Copies to|Mail|Rec'd {d}|Pd {n} {d}|# {n}|# {n} {i}|File|White|Rush|See me
+    |Total {n}|Call {i}|Sent {d}|FYI|Attn {i}|Noted|Done {d}|Please file|Budget {n}|Return to {i}|Approved|No
+    |Void|{n} copies|Ask {i}|Hold|Original|Draft {n}|Per {i} {d}|Bravo|Urgent|Confidential|Entered {d}|{d}
+    |{n}-{n}""".replace("\n    ", "").split("|")
 )
 MONTHS = "January February March April May June July August September October November December".split()
 
@@ -115,3 +122,11 @@ def date(rng: np.random.Generator) -> str:
     if rng.random() < 0.7:
         return f"{MONTHS[month]} {day}, {year}"
     return f"{month + 1}/{day}/{year % 100:02d}"
+
+
+def jotting(rng: np.random.Generator) -> str:
+    """A word or two that somebody wrote on a page: an instruction, a number, a date."""
+    letters = "".join(chr(65 + int(n)) for n in rng.integers(0, 26, 2))
+    day = f"{rng.integers(1, 13)}/{rng.integers(1, 29)}/{rng.integers(60, 99)}"
+    pattern = str(rng.choice(JOTTINGS))
+    return pattern.format(n=rng.integers(1, 10 ** int(rng.integers(2, 6))), d=day, i=letters)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from training.data.synthetic import emblems
 from training.data.synthetic import sheet as pages
 from training.data.synthetic.page import synthesize_page
 
@@ -110,3 +111,47 @@ def test_a_page_has_the_size_that_was_asked_for():
     for index in range(8):
         page = synthesize_page(1, index, long_side=256)
         assert max(page.width, page.height) == 256
+
+
+def test_a_margin_widens_boxes_of_handwriting_by_its_millimetres_and_nothing_else():
+    seen = collections.Counter()
+    for index in range(12):
+        exact = synthesize_page(2, index, long_side=SIDE)
+        wide = synthesize_page(2, index, long_side=SIDE, margin=2.8)
+        assert wide.image == exact.image
+        assert len(wide.boxes) == len(exact.boxes)
+        for one, other in zip(exact.boxes, wide.boxes, strict=True):
+            seen[one.label] += 1
+            if one.label == pages.REDACTION:
+                assert one == other
+                continue
+            # 2.8 mm of 280: a hundredth of the longer side, more of the shorter.
+            for inner, outer in ((other.ymin, one.ymin), (other.xmin, one.xmin)):
+                assert inner == 0 or 0.0099 < outer - inner < 0.026
+            for inner, outer in ((one.ymax, other.ymax), (one.xmax, other.xmax)):
+                assert outer == 1 or 0.0099 < outer - inner < 0.026
+    assert {pages.SIGNATURE, pages.REDACTION} <= set(seen)
+
+
+@pytest.mark.parametrize("size", [8, 30, 120])
+def test_logos_are_ink_without_a_label(size):
+    paper = np.full((400, 400, 3), 255, np.uint8)
+    blank = 0
+    for seed in range(40):
+        sheet = pages.Sheet(paper.copy(), np.random.default_rng(seed), 0, "DejaVuSans.ttf", 14)
+        emblems.logo(sheet, 100, 100, size)
+        emblems.seal(sheet, 250, 250)
+        assert not sheet.labelled
+        assert (sheet.paper[:95] == 255).all()
+        blank += bool((sheet.paper[95:240, 95:240] == 255).all())
+    assert blank < 10
+
+
+def test_worn_ink_is_labelled_where_ink_is_left():
+    coverage = np.zeros((60, 200), np.float32)
+    coverage[28:32, 10:190] = 1.0
+    worn = [pages._worn(coverage, np.random.default_rng(seed)) for seed in range(40)]
+    kept = np.array([one.sum() / coverage.sum() for one in worn])
+    assert kept.max() <= 1.0
+    assert 0.3 < np.median(kept) < 0.95
+    assert all(one.max() > 0.3 and (one <= coverage).all() for one in worn)
