@@ -14,6 +14,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 _TRAINED = {"detector_run", "cleaner_run", "extractor_run", "whole_bundle"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist writes the groups into the names
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where several processes test: what shares a fixture goes to one of them, and the longest comes first."""
     groups: dict[str, list[pytest.Item]] = {}
