@@ -31,7 +31,7 @@ check 'ruff format' ruff format --check .
 check 'mypy' mypy
 if [ $# -eq 0 ]; then
   cores=$(nproc)
-  set -- --numprocesses="${TEST_WORKERS:-$((cores < 4 ? cores : 4))}" --dist=loadgroup --no-loadscope-reorder
+  set -- --numprocesses="${TEST_WORKERS:-$((cores < 4 ? cores : 4))}" --dist=loadfile --no-loadscope-reorder
 fi
 check 'pytest' python -m pytest "$@"
 

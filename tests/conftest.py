@@ -1,35 +1,42 @@
 """Fixtures for every test."""
 
+import collections
 import json
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-# What takes minutes to make and is shared by tests of several files.
-_TRAINED = {"detector_run", "cleaner_run", "extractor_run", "whole_bundle"}
+# Files whose tests share trained models, which take minutes to make.
+_SHARING = ("tests/export/", "tests/signver/test_bundle")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist writes the groups into the names
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes test: what shares a fixture goes to one of them, and the longest comes first."""
-    groups: dict[str, list[pytest.Item]] = {}
-    for item in items:
-        trained = _TRAINED & set(getattr(item, "fixturenames", ()))
-        groups.setdefault("trained" if trained else item.location[0], []).append(item)
+    """What takes longest comes first, so that no process tests alone at the end."""
+    slow = collections.Counter(
+        item.location[0] for item in items if item.get_closest_marker("slow") is not None
+    )
+    items.sort(key=lambda item: (not item.nodeid.startswith(_SHARING), -slow[item.location[0]]))
 
-    def slow(name: str) -> int:
-        return sum(item.get_closest_marker("slow") is not None for item in groups[name])
 
-    first = sorted(groups, key=lambda name: (name != "trained", -slow(name)))
-    for name in first:
-        for item in groups[name]:
-            item.add_marker(pytest.mark.xdist_group(name))
-    items[:] = [item for name in first for item in groups[name]]
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where several processes test, a file goes to one of them, and so do files that share trained models.
+
+    pytest-xdist has groups for that, but with pytest 9.2 it does not see them.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class BySharedModels(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "sharing" if nodeid.startswith(_SHARING) else super()._split_scope(nodeid)
+
+    return BySharedModels(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -110,6 +110,7 @@ def uninterrupted(data, tmp_path_factory):
 _FORTY = {"train_steps": 40, "checkpoint_interval": 8, "validation_interval": 40, "steps_per_loop": 4}
 
 
+@pytest.mark.slow
 def test_a_small_training_learns_and_leaves_its_record(uninterrupted):
     losses = [line["total_loss"] for line in _lines(uninterrupted)]
     assert np.mean(losses[-3:]) < 0.7 * losses[0]
@@ -126,6 +127,7 @@ def test_a_small_training_learns_and_leaves_its_record(uninterrupted):
     assert not [path for path in uninterrupted.rglob("*") if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_kill_nine_and_resume_gives_the_weights_of_an_uninterrupted_run(uninterrupted, data, tmp_path):
     command = _command(data, tmp_path / "run", "train_and_eval", deterministic=True, trainer=_FORTY)
     with open(tmp_path / "log", "w") as log:
@@ -143,6 +145,7 @@ def test_kill_nine_and_resume_gives_the_weights_of_an_uninterrupted_run(uninterr
     assert steps == sorted(set(steps))
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_exits_with_zero(data, tmp_path):
     command = _command(data, tmp_path / "run", trainer={"train_steps": 5000, "steps_per_loop": 2})
     process = subprocess.Popen(
@@ -156,6 +159,7 @@ def test_sigterm_saves_and_exits_with_zero(data, tmp_path):
     assert tf.train.latest_checkpoint(str(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_a_diverging_run_stops_and_names_the_last_good_checkpoint(data, tmp_path):
     trainer = {"train_steps": 40, "checkpoint_interval": 2, "steps_per_loop": 2, "loss_upper_bound": 1e4}
     # Ten quiet steps, then a rate ten million times as high.
