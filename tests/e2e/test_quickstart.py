@@ -14,7 +14,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def quickstart(*arguments: str, timeout: int = 900) -> subprocess.CompletedProcess[str]:
+def quickstart(*arguments: str, timeout: int = 1800) -> subprocess.CompletedProcess[str]:
     """Runs the script in the environment that runs this test."""
     environment = {**os.environ, "VENV": sys.prefix}
     return subprocess.run(
@@ -48,7 +48,7 @@ def test_smoke_run_leaves_everything_and_is_not_repeated(tmp_path):
     assert "http://" not in report.replace("http://www.w3.org", "")
 
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()}
-    second = quickstart("--smoke", "--output", str(output), timeout=60)
+    second = quickstart("--smoke", "--output", str(output), timeout=180)
     assert second.returncode == 0, second.stderr
     assert second.stdout.count("done before") == 12
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()} == before
