@@ -87,7 +87,7 @@ def _crest(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def _monogram(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Large letters, hollow or full, on a figure, in a frame or with a rule through them."""
+    """Large letters, hollow or full, on a figure or in a frame."""
     figure = _crest(rng, height, width) if rng.random() < 0.6 else np.zeros((height, width), np.float32)
     image = Image.fromarray(np.round(figure * 255).astype(np.uint8))
     letters = "".join(chr(65 + int(n)) for n in rng.integers(0, 26, int(rng.integers(1, 4))))

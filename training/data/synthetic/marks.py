@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from training.data.synthetic import emblems, handwriting, text
+from training.data.synthetic import emblems, text
 from training.data.synthetic.sheet import Sheet
 
 
@@ -112,17 +112,14 @@ def script_letterhead(sheet: Sheet, y: float) -> float:
 def script(sheet: Sheet, words: str, box: tuple[float, float, float, float]) -> None:
     """Words in drawn script, even letters of thick and thin lines; box as `Sheet.write`."""
     writer = sheet.writer()
-    drawn_hand = dataclasses.replace(
+    writer.hand = dataclasses.replace(
         writer.hand,
         wobble=0.01,
         slant=float(sheet.rng.uniform(0.2, 0.5)),
         pressure=float(sheet.rng.uniform(0.4, 1)),
     )
-    even = handwriting.Writer(writer.seed)
-    even.hand = drawn_hand
-    sheet.write(
-        even.spell(words.replace("&", "and"), sheet.rng), drawn_hand, box, None, (np.full(3, 15.0), 1.0)
-    )
+    drawn = writer.spell(words.replace("&", "and"), sheet.rng)
+    sheet.write(drawn, writer.hand, box, None, (np.full(3, 15.0), 1.0))
 
 
 def distract(sheet: Sheet) -> None:

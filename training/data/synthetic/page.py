@@ -516,9 +516,8 @@ def _certificate(sheet: Sheet) -> None:
             words = text.person(rng) if rng.random() < 0.6 else str(rng.choice(text.COMPANIES))
             box = (width / 2, y + 0.7 * points, width * rng.uniform(0.2, 0.6), points * rng.uniform(1.0, 2.2))
             marks.script(sheet, words, box)
-            y += 1.6 * points
-            continue
-        sheet.print((width - text.font(face, points).getlength(words)) / 2, y, words, face, points)
+        else:
+            sheet.print((width - text.font(face, points).getlength(words)) / 2, y, words, face, points)
         y += 1.6 * points
     left, characters = _margins(sheet)
     y = _paragraphs(sheet, left, y + sheet.line, characters, height * rng.uniform(0.4, 0.68))

@@ -179,7 +179,7 @@ class Sheet:
         self.write(drawn, hand, box, SIGNATURE)
 
     def signature(self) -> tuple[handwriting.Trajectory, handwriting.Hand]:
-        """Somebody's signature: half of them spell a name, the others are the hand's own plan."""
+        """Somebody's signature: a name with a flourish, a name as it is written, or the hand's own plan."""
         writer, rng = self.writer(), self.rng
         kind = rng.random()
         if kind < 0.5:
