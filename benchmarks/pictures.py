@@ -40,7 +40,8 @@ def main() -> None:
 def annotated(seed: int = 77, height: int = 760) -> Image.Image:
     """A page as `signver annotate` draws it with the default models, its signatures cleaned beside it.
 
-    The first upright synthetic page that holds a signature and three marks more; whatever is found is shown.
+    The first upright contract with a signature and two more kinds of marks that fills its scan; whatever is
+    found is shown.
     """
     from signver import Pipeline
     from signver.pictures import COLORS
@@ -50,10 +51,11 @@ def annotated(seed: int = 77, height: int = 760) -> Image.Image:
     pipeline = Pipeline.load()
     for index in range(1000):
         page = synthesize_page(seed, index, evaluation=True)
-        labels = [box.label for box in page.boxes]
-        if page.height > 1.2 * page.width and 1 in labels and len(labels) >= 4:
+        labels = {box.label for box in page.boxes}
+        image = Image.open(io.BytesIO(page.image)).convert("RGB")
+        bright = np.mean(np.asarray(image) > 128) > 0.85
+        if "contract" in page.name and image.height > 1.2 * image.width and bright and {1, 4} < labels:
             break
-    image = Image.open(io.BytesIO(page.image)).convert("RGB")
     found = pipeline.annotate(image)
     sheet = Image.new("RGB", (image.width * height // image.height + 320, height), "white")
     marked = draw_marks(image, found.pages[0].marks, COLORS, "#ef6c00")

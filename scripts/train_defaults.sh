@@ -23,10 +23,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 output=$(realpath -m "${OUTPUT:-runs/default}")
 processes=${PROCESSES:-$(nproc)}
 seed=8
-# Training pages, passes over them at 384² and at 448², then over as many new ones; the last run, at 512², sees
-# pages of its own, as often as configs/detector/default.yaml says.
+# Training pages, passes over them at 384² and at 448², then over as many new ones; the last two runs, at 512²,
+# see pages of their own, as often as configs/detector/default.yaml says.
 detector_pages=2400 detector_epochs_384=5.0 detector_epochs_448=6.0 detector_epochs_more=2.0
-detector_last_pages=3600
+detector_last_pages=3600 detector_final_pages=3000
 
 inputs() { # inputs TRAIN_FOLDER [EVAL_FOLDER]: one folder for both by default
   echo "train_data: {input_path: '$1/train*'}, validation_data: {input_path: '${2:-$1}/eval*'}"
@@ -42,15 +42,15 @@ make_once() { # make_once RESULT COMMAND...: commands of this project write whol
   fi
 }
 
-pages() { # pages FOLDER SEED COUNT EVAL_COUNT; boxes leave the millimetre that people leave who draw them
+pages() { # pages FOLDER SEED COUNT EVAL_COUNT MARGIN; boxes leave the millimetre that people leave who draw them
   make_once "$1" python -m training.data synthesize pages --output "$1" --count "$3" --eval_count "$4" \
-    --seed "$2" --long_side 640 --margin 1.0 --shards 8 --processes "$processes"
+    --seed "$2" --long_side 640 --margin "$5" --shards 8 --processes "$processes"
 }
 
 detect() { # detect MODEL_DIR TRAIN_DATA MODE MORE_OF_TASK SCHEDULE
   python -m training.train --experiment=retinanet_signverod --mode="$3" --model_dir="$1" \
     --config_file=configs/detector/default.yaml --params_override="{
-      task: {$(inputs "$2" "$output/last_pages"), $4},
+      task: {$(inputs "$2" "$output/final_pages"), $4},
       schedule: {$5}}"
 }
 
@@ -63,28 +63,30 @@ from() { # from MODEL_DIR
 }
 
 detector() {
-  local pages=$output/pages more=$output/more_pages last=$output/last_pages model_dir=$output/detector
-  local runs=("$output"/detector_{384,448,more})
-  pages "$pages" "$seed" "$detector_pages" 8
-  pages "$more" $((seed + 1)) "$detector_pages" 8
-  pages "$last" $((seed + 2)) "$detector_last_pages" 200
+  local pages=$output/pages more=$output/more_pages last=$output/last_pages final=$output/final_pages
+  local runs=("$output"/detector_{384,448,more,512}) model_dir=$output/detector
+  pages "$pages" "$seed" "$detector_pages" 8 1.0
+  pages "$more" $((seed + 1)) "$detector_pages" 8 1.0
+  pages "$last" $((seed + 2)) "$detector_last_pages" 8 1.0
+  pages "$final" $((seed + 3)) "$detector_final_pages" 200 1.5
   detect "${runs[0]}" "$pages" train "$(side 384)" "epochs: $detector_epochs_384, decay: constant"
   detect "${runs[1]}" "$pages" train "$(side 448), $(from "${runs[0]}")" "epochs: $detector_epochs_448"
   detect "${runs[2]}" "$more" train "$(side 448), $(from "${runs[1]}")" \
     "epochs: $detector_epochs_more, learning_rate: 0.0015"
-  detect "$model_dir" "$last" train_and_eval "$(from "${runs[2]}")" ""
+  detect "${runs[3]}" "$last" train "$(from "${runs[2]}")" ""
+  detect "$model_dir" "$final" train_and_eval "$(from "${runs[3]}")" ""
   if [ ! -e "$model_dir/detector.onnx" ]; then
     # The score to keep boxes from is read off held-out synthetic pages, then written into the file.
     local draft=$model_dir/draft.onnx
     python -m export onnx --model_dir "$model_dir" --output "$draft"
-    python benchmarks/score_threshold.py --detector "$draft" --pages "$last/eval*" \
+    python benchmarks/score_threshold.py --detector "$draft" --pages "$final/eval*" \
       >"$model_dir/score_threshold"
     python -m export onnx --model_dir "$model_dir" --score_threshold "$(cat "$model_dir/score_threshold")" \
       --output "$model_dir/detector.onnx"
     rm "$draft"
   fi
   python -m export validate --model_dir "$model_dir" --onnx "$model_dir/detector.onnx" \
-    --pages "$last/eval*" --output "$model_dir/validation.json"
+    --pages "$final/eval*" --output "$model_dir/validation.json"
 }
 
 signatures() {

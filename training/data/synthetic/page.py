@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from training.data.page import Box, Page
-from training.data.synthetic import emblems, marks, scan, text
+from training.data.synthetic import blocks, emblems, marks, scan, text
 from training.data.synthetic.sheet import (
     EVALUATION_WRITERS,
     PAGE_MILLIMETRES,
@@ -22,9 +22,6 @@ from training.data.synthetic.sheet import (
 
 # Least pixels of the longer side on which type is drawn; below, letters of 8 points have no shape.
 _DRAWN = 1000
-# How a place to sign looks: under letters mostly a closing, under contracts mostly a rule.
-CLOSINGS = ("letter",) * 6 + ("by", "rule", "rule", "caption")
-LINES = ("letter", "by", "by", "by", "rule", "rule", "rule", "caption", "caption", "caption")
 
 
 def synthesize_page(
@@ -179,89 +176,6 @@ def _paragraphs(
     return y
 
 
-def _signature_block(sheet: Sheet, x: float, y: float, width: float, narrow: bool = False) -> float:
-    """Closing or caption, room to sign, a rule or not, the typed name; returns the y below.
-
-    In a narrow column a signature keeps to its width; under a letter it runs as far as it likes.
-    """
-    rng = sheet.rng
-    style = rng.choice(LINES if narrow else CLOSINGS)
-    room = width if narrow else 0.95 * sheet.width - x
-    if style == "letter":
-        sheet.print(x, y, str(rng.choice(text.CLOSINGS)))
-        y += sheet.line
-    baseline = y + sheet.line * rng.uniform(1.2, 3.2)
-    start = x
-    if style == "by":
-        start += (
-            sheet.print(x, baseline - sheet.size, str(rng.choice(["By:", "Name:", "Signed", "BY", "X"]))) + 4
-        )
-    if style != "letter":
-        sheet.rule(start, baseline + 2, width, int(rng.integers(1, 3)))
-    if rng.random() < 0.93:
-        sheet.sign(start + rng.uniform(-0.15, 0.15) * width, baseline, room)
-        if style == "letter" and rng.random() < 0.1 and start + 2 * width < sheet.width:
-            # Two people sign one letter, hand beside hand.
-            second = start + width * rng.uniform(1.0, 1.25)
-            sheet.sign(second, baseline, min(width, 0.98 * sheet.width - second))
-    below = baseline + sheet.size * rng.uniform(0.25, 0.9)
-    if style == "caption":
-        sheet.print(
-            x,
-            below,
-            str(rng.choice(["Signature", "(Signature)", "SIGNATURE OF LESSOR", "Authorized Signature"])),
-            size=max(9, round(0.75 * sheet.size)),
-        )
-    elif rng.random() < 0.9:
-        stamped = rng.random() < 0.06
-        face = str(rng.choice(text.BOLD)) if stamped else None
-        sheet.print(x, below, text.person(rng).upper() if stamped else text.person(rng), face)
-        if rng.random() < 0.7:
-            below += sheet.line
-            sheet.print(x, below, str(rng.choice(text.TITLES)))
-    below += 1.2 * sheet.line
-    if style != "letter" and rng.random() < 0.25:
-        # The name again, in block letters or cursive, by the one who signed: not a signature.
-        marks.note(sheet, x + 0.4 * width, below + 0.4 * sheet.size, 0.7 * width, 1.3 * sheet.size)
-        below += 1.3 * sheet.line
-    if style != "letter" and rng.random() < 0.6:
-        label = sheet.print(x, below, str(rng.choice(["Date:", "Dated", "DATE"])))
-        sheet.rule(x + label + 4, below + sheet.size + 2, 0.5 * width)
-        if rng.random() < 0.75:
-            sheet.handwrite_date(
-                x + label + 4 + 0.25 * width, below + 0.4 * sheet.size, sheet.size * rng.uniform(1.0, 1.7)
-            )
-        below += 1.4 * sheet.line
-    return below
-
-
-def _signers(sheet: Sheet, x: float, y: float, width: float) -> float:
-    """Several who sign one above the other, close as on old forms; some have not signed yet.
-
-    Returns the y below. Signatures run into each other's lines but never hide one another.
-    """
-    rng = sheet.rng
-    gap = sheet.line * rng.uniform(2.2, 3.8)
-    ruled, named, captioned = rng.random() < 0.75, rng.random() < 0.75, rng.random() < 0.4
-    prefix = str(rng.choice(["", "", "By:", "By", "X", "/s/"]))
-    for _ in range(int(rng.integers(2, 6))):
-        baseline = y + gap - sheet.size
-        if baseline > 0.94 * sheet.height:
-            break
-        start = x + (sheet.print(x, baseline - sheet.size, prefix) + 4 if prefix else 0)
-        if ruled:
-            sheet.rule(start, baseline + 2, width)
-        if captioned:
-            title = str(rng.choice(text.TITLES))
-            sheet.print(min(start + 1.02 * width, 0.85 * sheet.width), baseline - sheet.size, ", " + title)
-        if rng.random() < 0.85:
-            sheet.sign(start + rng.uniform(0, 0.1) * width, baseline, width, highest=1.25 * gap)
-        if named:
-            sheet.print(start, baseline + 3, text.person(rng), size=max(9, round(0.9 * sheet.size)))
-        y += gap
-    return y + sheet.line
-
-
 def _letter(sheet: Sheet) -> None:
     rng = sheet.rng
     left, characters = _margins(sheet)
@@ -274,12 +188,12 @@ def _letter(sheet: Sheet) -> None:
     bottom = sheet.height * rng.uniform(0.32, 0.76)
     y = _paragraphs(sheet, left, y + 1.6 * sheet.line, characters, bottom, 0.4)
     x = left if rng.random() < 0.2 else sheet.width * rng.uniform(0.45, 0.62)
-    y = _signature_block(sheet, x, y + 0.3 * sheet.line, sheet.width * rng.uniform(0.18, 0.36))
-    if rng.random() < 0.1 and y < 0.75 * sheet.height:
+    y = blocks.signature_block(sheet, x, y + 0.3 * sheet.line, sheet.width * rng.uniform(0.18, 0.36))
+    if rng.random() < 0.18 and y < 0.75 * sheet.height:
         sheet.print(
             left, y, str(rng.choice(["AGREED TO:", "ACCEPTED AND AGREED", "Approved:", "Witnessed by:"]))
         )
-        y = _signers(sheet, left, y + sheet.line, sheet.width * rng.uniform(0.22, 0.36))
+        y = blocks.signers(sheet, left, y + sheet.line, sheet.width * rng.uniform(0.22, 0.36))
     if rng.random() < 0.5:
         copies = ["cc:  " + text.person(rng)] + [
             "     " + text.person(rng) for _ in range(int(rng.integers(0, 5)))
@@ -314,7 +228,7 @@ def _memo(sheet: Sheet) -> None:
     sheet.rule(left, y, sheet.width - 2 * left)
     y = _paragraphs(sheet, left, y + sheet.line, characters, sheet.height * rng.uniform(0.5, 0.85))
     if rng.random() < 0.4 and y < 0.85 * sheet.height:
-        _signature_block(sheet, 0.5 * sheet.width, y, sheet.width * rng.uniform(0.18, 0.3))
+        blocks.signature_block(sheet, 0.5 * sheet.width, y, sheet.width * rng.uniform(0.18, 0.3))
 
 
 def _contract(sheet: Sheet) -> None:
@@ -334,18 +248,22 @@ def _contract(sheet: Sheet) -> None:
     columns = int(rng.integers(1, 3))
     width = (sheet.width - 2 * left) / columns - 2 * sheet.size
     lowest = y
-    if rng.random() < 0.35:
+    if rng.random() < 0.5:
         for column in range(columns):
             x = left + column * (width + 2 * sheet.size)
-            lowest = max(lowest, _signers(sheet, x, y, min(0.8 * width, 0.34 * sheet.width)))
+            lowest = max(lowest, blocks.signers(sheet, x, y, min(0.8 * width, 0.34 * sheet.width)))
         y = lowest
     for _ in range(int(rng.integers(1, 3)) if y < 0.75 * sheet.height else 0):
         for column in range(columns):
             x = left + column * (width + 2 * sheet.size)
-            lowest = max(lowest, _signature_block(sheet, x, y, min(width * 0.75, 0.36 * sheet.width), True))
+            lowest = max(
+                lowest, blocks.signature_block(sheet, x, y, min(width * 0.75, 0.36 * sheet.width), True)
+            )
         y = lowest + sheet.line
         if y > 0.85 * sheet.height:
             break
+    if y < 0.72 * sheet.height and rng.random() < 0.6:
+        blocks.sworn(sheet, left, y, sheet.width - 2 * left)
     if rng.random() < 0.5:
         _footer_initials(sheet)
 
@@ -427,9 +345,9 @@ def _form(sheet: Sheet) -> None:
                 sheet.sign(x + sheet.size, y + 1.7 * sheet.line, min(12 * sheet.size, 0.8 * (split - left)))
         y += 2.2 * sheet.line
     if rng.random() < 0.3:
-        _signers(sheet, left if rng.random() < 0.5 else 0.55 * sheet.width, y, 0.3 * sheet.width)
+        blocks.signers(sheet, left if rng.random() < 0.5 else 0.55 * sheet.width, y, 0.3 * sheet.width)
     elif rng.random() < 0.6:
-        _signature_block(sheet, left, y + sheet.line, 0.3 * sheet.width)
+        blocks.signature_block(sheet, left, y + sheet.line, 0.3 * sheet.width)
 
 
 def _cheque(sheet: Sheet) -> None:

@@ -125,7 +125,7 @@ class Sheet:
             return
         top, left = max(top, 0), max(left, 0)
         colour, strength = pen or self.pen()
-        if self.rng.random() < 0.1:
+        if self.rng.random() < 0.16:
             coverage = _worn(coverage, self.rng)
         area = self.paper[top : top + coverage.shape[0], left : left + coverage.shape[1]].astype(np.float32)
         # Ink darkens what is under it, so a signature over type leaves both visible.
