@@ -42,7 +42,7 @@ make_once() { # make_once RESULT COMMAND...: commands of this project write whol
   fi
 }
 
-pages() { # pages FOLDER SEED COUNT EVAL_COUNT MARGIN; boxes leave the millimetre that people leave who draw them
+pages() { # pages FOLDER SEED COUNT EVAL_COUNT MARGIN; boxes leave millimetres around the ink, as people do
   make_once "$1" python -m training.data synthesize pages --output "$1" --count "$3" --eval_count "$4" \
     --seed "$2" --long_side 640 --margin "$5" --shards 8 --processes "$processes"
 }

@@ -114,9 +114,13 @@ def sworn(sheet: Sheet, x: float, y: float, width: float) -> float:
     """
     rng = sheet.rng
     state, county = str(rng.choice(text.LAST_NAMES)).upper(), str(rng.choice(text.LAST_NAMES)).upper()
-    for typed in (f"STATE OF {state}     )", "                    ) ss.:", f"COUNTY OF {county}    )"):
-        blank = typed.startswith(("STATE", "COUNTY")) and rng.random() < 0.4
-        length = sheet.print(x, y, typed.split(" OF ")[0] + " OF" if blank else typed)
+    for heading, typed in (
+        ("STATE OF", f" {state}     )"),
+        ("", "                    ) ss.:"),
+        ("COUNTY OF", f" {county}    )"),
+    ):
+        blank = bool(heading) and rng.random() < 0.4
+        length = sheet.print(x, y, heading if blank else heading + typed)
         if blank:
             _filled(sheet, x + length + 4, y, 10 * sheet.size, str(rng.choice(text.LAST_NAMES)))
         y += sheet.line
@@ -132,8 +136,7 @@ def sworn(sheet: Sheet, x: float, y: float, width: float) -> float:
             _filled(sheet, place, y, 8 * sheet.size, gap)
         sheet.print(place + 8.5 * sheet.size, y, after)
         y += 1.3 * sheet.line
-    advance = text.font(sheet.typeface, sheet.size).getlength("the quick brown fox ") / 20
-    y = sheet.print_lines(x, y, text.lines(rng, max(20, int(width / advance)), int(rng.integers(2, 6))))
+    y = sheet.print_lines(x, y, text.lines(rng, max(20, int(width / sheet.advance)), int(rng.integers(2, 6))))
     right = x + width * rng.uniform(0.3, 0.6)
     baseline = y + sheet.line * rng.uniform(1.4, 2.6)
     if rng.random() < 0.8:

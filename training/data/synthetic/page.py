@@ -124,8 +124,7 @@ def _encode(page: np.ndarray, rng: np.random.Generator) -> tuple[bytes, str]:
 def _margins(sheet: Sheet) -> tuple[float, int]:
     """Left margin in pixels and characters a line."""
     left = sheet.width * sheet.rng.uniform(0.08, 0.15)
-    advance = text.font(sheet.typeface, sheet.size).getlength("the quick brown fox ") / 20
-    return left, int((sheet.width - 2 * left) / advance)
+    return left, int((sheet.width - 2 * left) / sheet.advance)
 
 
 def _letterhead(sheet: Sheet) -> float:

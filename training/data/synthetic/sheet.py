@@ -72,6 +72,11 @@ class Sheet:
         """Pixels from one line of print to the next."""
         return round(1.25 * self.size)
 
+    @property
+    def advance(self) -> float:
+        """Mean pixels from one letter of running text to the next."""
+        return text.font(self.typeface, self.size).getlength("the quick brown fox ") / 20
+
     def print(
         self,
         x: float,
