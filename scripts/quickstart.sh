@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-usage: scripts/quickstart.sh [--smoke] [--fresh] [--output FOLDER]
+usage: scripts/quickstart.sh [--smoke | --from_scratch] [--fresh] [--output FOLDER]
 
 Trains a signature detector and a cleaner in front of you, on this machine's CPU, and proves their
 ONNX files:
@@ -12,25 +12,29 @@ ONNX files:
   setup        .venv with pinned packages                 (once; about 3 GB)
   data         synthetic pages with exact boxes           OUTPUT/data
   check        every record looked at before training
-  train        a small RetinaNet, best checkpoint by AP   OUTPUT/detector
+  train        the detector that ships, on from there to  OUTPUT/detector
+               384² and so twice as fast; best checkpoint by AP
   saved_model  for TensorFlow                             OUTPUT/detector/saved_model
   onnx         for ONNX Runtime, in any language          OUTPUT/detector/detector.onnx
   validate     TensorFlow against ONNX Runtime            OUTPUT/validation.json
   signatures   synthetic signatures for the cleaner       OUTPUT/signatures
-  cleaner      a U-Net on noisy crops; saved_model, onnx  OUTPUT/cleaner
-               and validate as above                      OUTPUT/cleaner_validation.json
+  cleaner      the cleaner that ships, on from there;     OUTPUT/cleaner
+               saved_model, onnx and validate as above    OUTPUT/cleaner_validation.json
   report       curves, figures, pages, before and after   OUTPUT/report.html
 
-About 20 minutes on two cores after the setup. A step whose result is there, made from the same inputs,
-is not repeated; an interrupted training continues where it stopped.
+About a quarter of an hour on two cores after the setup. A step whose result is there, made from the
+same inputs, is not repeated; an interrupted training continues where it stopped.
 
+  --from_scratch   both trained from random weights, on more pages; 13 minutes on two cores with AVX-512,
+                   an hour and more without; default folder runs/from_scratch
   --smoke          the same path in about two minutes with a tiny model, which learns next to nothing
-                   (so validation compares its heads and demands no found box)
+                   (so validation compares its heads and demands no found box); default folder runs/smoke
   --fresh          forget earlier results in OUTPUT
-  --output FOLDER  default runs/quickstart, with --smoke runs/smoke
+  --output FOLDER  default runs/quickstart
 
 environment: PROCESSES (default: all cores) for the page generator; VENV and SIGNVER_PYTHON as in setup.sh
-next:        python -m training.train --help     your own data, other sizes
+next:        scripts/finetune.sh --help          the same on your own pages
+             python -m training.train --help     other data, other sizes
              python -m export --help             other exports of the trained detector
 TEXT
 }
@@ -40,10 +44,11 @@ wrong() {
   exit 2
 }
 
-smoke='' fresh='' output=''
+size=quickstart fresh='' output=''
 while [ $# -gt 0 ]; do
   case $1 in
-    --smoke) smoke=yes ;;
+    --smoke) size=smoke ;;
+    --from_scratch) size=cpu ;;
     --fresh) fresh=yes ;;
     --output) [ -n "${2:-}" ] || wrong "--output needs a folder" && output=$2 && shift ;;
     --output=?*) output=${1#--output=} ;;
@@ -55,11 +60,12 @@ done
 
 from=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-if [ -n "$smoke" ]; then
-  size=smoke count=16 eval_count=6 minimum=0 writers=8 output=${output:-$PWD/runs/smoke}
-else
-  size=cpu count=1000 eval_count=150 minimum=10 writers=200 output=${output:-$PWD/runs/quickstart}
-fi
+case $size in
+  smoke) name=smoke count=16 eval_count=6 minimum=0 writers=8 ;;
+  quickstart) name=quickstart count=400 eval_count=100 minimum=10 writers=100 ;;
+  cpu) name=from_scratch count=1000 eval_count=150 minimum=10 writers=200 ;;
+esac
+output=${output:-$PWD/runs/$name}
 case $output in
   *[,\'\"*?\[]*) wrong "--output '$output': no commas, quotes or wildcards in the folder's name, please" ;;
   /*) ;;
@@ -131,7 +137,7 @@ step report "$report" python -m export report --model_dir "$detector" --onnx "$o
   --validation "$validation" --cleaner "$cleaner" --cleaner_onnx "$cleaner_onnx" \
   --cleaner_data "$signatures" --cleaner_validation "$cleaner_validation" --output "$report"
 
-if [ -n "$smoke" ]; then
+if [ "$size" = smoke ]; then
   outcome='Every step works here. The tiny model finds next to nothing; without --smoke it learns.'
 else
   outcome='Detector and cleaner are trained, exported and proven equal in TensorFlow and ONNX Runtime.'

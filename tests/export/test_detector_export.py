@@ -50,7 +50,7 @@ def test_the_onnx_file_says_what_it_is(onnx_file, loaded):
         "3": "redaction",
         "4": "date",
     }
-    assert json.loads(metadata["signver.input_size"]) == [192, 192]
+    assert json.loads(metadata["signver.input_size"]) == [256, 256]
     assert {"signver.nms", "signver.preprocessing", "signver.score_threshold"} <= metadata.keys()
     assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
     weights = onnx_model.weight_bytes(loaded.model)

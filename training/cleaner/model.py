@@ -11,22 +11,26 @@ from training.cleaner.noise import SIDE
 layers = tf.keras.layers
 
 
-def autoencoder(dropout: float = 0.2) -> tf.keras.Model:
+def autoencoder(dropout: float = 0.2, filters: Sequence[int] = (64, 128, 256)) -> tf.keras.Model:
     """SignVer's convolutional autoencoder, 2,106,051 parameters.
 
     Three times (3×3 convolution, dropout, 3×3 convolution, max-pooling) with 64, 128, 256 filters, three
     3×3 transposed convolutions of stride 2 with 256, 128, 64, and a sigmoid convolution. Source:
     fastforwardlabs/signver, its training script.
+
+    Args:
+      dropout: within each of the three.
+      filters: other ones than SignVer's, for tests.
     """
     image = tf.keras.Input((SIDE, SIDE, 3), name="input")
     x = image
-    for filters in (64, 128, 256):
-        x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+    for count in filters:
+        x = layers.Conv2D(count, 3, padding="same", activation="relu")(x)
         x = layers.Dropout(dropout)(x)
-        x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+        x = layers.Conv2D(count, 3, padding="same", activation="relu")(x)
         x = layers.MaxPooling2D()(x)
-    for filters in (256, 128, 64):
-        x = layers.Conv2DTranspose(filters, 3, strides=2, padding="same", activation="relu")(x)
+    for count in reversed(filters):
+        x = layers.Conv2DTranspose(count, 3, strides=2, padding="same", activation="relu")(x)
     x = layers.Conv2D(3, 3, padding="same", activation="sigmoid", dtype="float32", name="output")(x)
     return tf.keras.Model(image, x, name="cleaner_autoencoder")
 
