@@ -20,6 +20,12 @@ _PLACES = (6, 12)
 _DIRECTIONS, _CELL, _STRIDE = 8, 4, 4
 # How far a place reaches, as a standard deviation in cells.
 _REACH = 2.5
+# Directions that a stroke may leave a pixel in, and how far is looked, in pixels.
+_RAYS, _FAR = 16, 5
+# Below this share of ink a ray has left its stroke.
+_LEFT = 0.55
+# How far hinges count beside histograms, as a spread over signatures.
+_HINGES = 0.5
 # What the residual blocks' share is multiplied by.
 _LEARNED = 0.03
 
@@ -29,27 +35,31 @@ def extractor(
 ) -> tf.keras.Model:
     """Normalised ink, float32 [batch, 96, 192, 1], to float32 [batch, embedding] of length 1.
 
-    Histograms of stroke directions by place (Dalal and Triggs 2005) tell writers apart, also those of sets
-    never seen, before anything is learned. So the embedding starts as their principal components
-    (`start_from`), and learning moves it from there: a linear map that starts as none, and residual blocks
-    (He et al. 2016) that see how strokes hang together and whose share starts at nothing. Where on the
-    signature something stands matters, so their last map is not averaged away. `Density` has the last word.
+    Histograms of stroke directions by place (Dalal and Triggs 2005) and hinges, how strokes bend whatever the
+    place (Bulacu and Schomaker 2007), tell writers apart, also those of sets never seen, before anything is
+    learned. So the embedding starts as their principal components (`start_from`), and learning moves it from
+    there: a linear map that starts as none, and residual blocks (He et al. 2016) that see how strokes hang
+    together and whose share starts at nothing. Where on the signature something stands matters, so their last
+    map is not averaged away. `Density` has the last word.
 
     Args:
-      filters: of the residual blocks; none for an embedding that is linear in the histograms.
+      filters: of the residual blocks; none for an embedding that is linear in histograms and hinges.
       embedding: its length.
-      dropout: of the histograms' components and of the residual blocks' map.
+      dropout: of the components and of the residual blocks' map.
     """
     image = tf.keras.Input((HEIGHT, WIDTH, 1), name="image")
     strokes = StrokeDirections(dtype="float32", name="strokes")(image)
-    histograms = Histograms(dtype="float32", name="histograms")(strokes)
+    known = [
+        Histograms(dtype="float32", name="histograms")(strokes),
+        Hinges(dtype="float32", name="hinges")(image),
+    ]
     # The last coordinate is `Density`'s.
     length = embedding - 1
-    known = layers.Dense(
+    units = layers.Dense(
         length, kernel_initializer="orthogonal", trainable=False, dtype="float32", name="components"
-    )(histograms)
+    )(layers.Concatenate(dtype="float32", name="known")(known))
     x = layers.Dense(length, use_bias=False, kernel_initializer="identity", dtype="float32")(
-        layers.Dropout(dropout)(known)
+        layers.Dropout(dropout)(units)
     )
     if filters:
         x = layers.Add(dtype="float32")([x, _learned(strokes, filters, length, dropout)])
@@ -58,26 +68,31 @@ def extractor(
 
 
 def start_from(model: tf.keras.Model, images: np.ndarray) -> None:
-    """Makes the embedding the principal components of the histograms of some signatures.
+    """Makes the embedding the principal components of the histograms and hinges of some signatures.
 
     Args:
       model: of `extractor`, not trained yet.
       images: uint8 [n, 96, 192], normalised ink; two at least.
     """
-    histograms = tf.keras.Model(model.input, model.get_layer("histograms").output)
-    seen = embed(histograms, images).astype(np.float64)
+    known = model.get_layer("known")
+    seen = embed(tf.keras.Model(model.input, known.output), images).astype(np.float64)
     mean = seen.mean(axis=0)
+    seen -= mean
+    # Histograms and hinges are spread unlike over signatures; what each counts is said here.
+    share, edge = np.ones(seen.shape[1]), model.get_layer("histograms").output.shape[-1]
+    for part, wanted in ((slice(0, edge), 1.0), (slice(edge, None), _HINGES)):
+        share[part] = wanted / max(float(np.sqrt(np.mean(np.sum(seen[:, part] ** 2, axis=1)))), 1e-12)
     components, density = model.get_layer("components"), model.get_layer("embedding")
-    values, axes = np.linalg.eigh((seen - mean).T @ (seen - mean))
+    values, axes = np.linalg.eigh((seen * share).T @ (seen * share))
     # An eigenvector's sign is the library's whim.
     axes = axes[:, np.argsort(-values)[: components.units]]
     axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
-    # An embedding longer than the histograms has nothing more to hold at first.
-    axes = np.pad(axes, ((0, 0), (0, components.units - axes.shape[1])))
-    units = (seen - mean) @ axes
+    # An embedding longer than what is known has nothing more to hold at first.
+    axes = np.pad(share[:, np.newaxis] * axes, ((0, 0), (0, components.units - axes.shape[1])))
+    units = seen @ axes
     # What is learned starts from values around 1.
-    axes /= max(float(np.sqrt(np.mean(units**2))), 1e-12)
-    components.set_weights([axes, -mean @ axes])
+    size = max(float(np.sqrt(np.mean(units**2))), 1e-12)
+    components.set_weights([axes / size, -mean @ axes / size])
     units /= np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-12)
     density.set_weights([units.T @ units / len(units)])
 
@@ -139,6 +154,34 @@ class Histograms(tf.keras.layers.Layer):
         return tf.math.l2_normalize(tf.reshape(roots, [-1, int(np.prod(roots.shape[1:]))]), axis=1)
 
 
+class Hinges(tf.keras.layers.Layer):
+    """How often ink goes on from a pixel in two directions at once: how strokes bend, wherever they stand.
+
+    Bulacu and Schomaker 2007, "Text-independent writer identification and verification using textural and
+    allographic features", count hinges of two pieces of a contour. Here rays from every pixel of ink say by
+    how much the ink goes on in each of sixteen directions, and products of two of them are summed over the
+    picture: a matrix product, which any runtime has. Place is left to `Histograms`.
+    """
+
+    def call(self, image: tf.Tensor) -> tf.Tensor:
+        """float32 [batch, h, w, 1] to float32 [batch, 120] of length 1, by pairs of directions."""
+        # A convolution with a bias and relu or relu6 is one step of ONNX Runtime; sums and cuts of their own
+        # would cost more than the convolutions. relu6 of 6 x is x cut at one, six times.
+        ink = tf.nn.relu6(tf.nn.conv2d(image, _mixed([[12.0]]), 1, "SAME"))
+        rays = tf.nn.conv2d(ink, tf.constant(_rays() / (6 * (1 - _LEFT))), 1, "SAME")
+        ahead = tf.nn.relu(tf.nn.bias_add(rays, tf.constant([-_LEFT / (1 - _LEFT)] * _RAYS)))
+        # A pixel counts from a tenth of ink on, in full from a third.
+        here = tf.nn.conv2d(image, _mixed([[24.0] * _RAYS]), 1, "SAME")
+        here = tf.nn.relu6(tf.nn.bias_add(here, tf.constant([-2.4] * _RAYS)))
+        ahead = tf.reshape(here * ahead * ahead, [-1, image.shape[1] * image.shape[2], _RAYS])
+        products = tf.reshape(tf.matmul(ahead, ahead, transpose_a=True), [-1, _RAYS * _RAYS])
+        # A direction with itself only says how much of it there is.
+        first, second = np.triu_indices(_RAYS, 1)
+        pairs = np.zeros((_RAYS * _RAYS, len(first)), np.float32)
+        pairs[first * _RAYS + second, np.arange(len(first))] = 1 / 36
+        return tf.math.l2_normalize(tf.sqrt(tf.matmul(products, tf.constant(pairs)) + 1e-7), axis=1)
+
+
 class Density(tf.keras.layers.Layer):
     """One more coordinate, by which embeddings that are like many others are compared more strictly.
 
@@ -181,6 +224,21 @@ def _derivatives() -> np.ndarray:
     slope = place * bell
     kernel = np.stack([np.outer(bell, slope), np.outer(slope, bell)], axis=-1)
     return kernel[:, :, np.newaxis].astype(np.float32)
+
+
+def _rays() -> np.ndarray:
+    """The mean over the way from the middle to `_FAR` pixels in each direction: float32 [11, 11, 1, 16]."""
+    side = 2 * _FAR + 1
+    kernel = np.zeros((side, side, _RAYS))
+    for ray, angle in enumerate(2 * np.pi * np.arange(_RAYS) / _RAYS):
+        for distance in np.linspace(1, _FAR, 2 * _FAR):
+            y, x = _FAR + distance * np.sin(angle), _FAR + distance * np.cos(angle)
+            # A place between pixels is shared by the four around it.
+            for row in (int(np.floor(y)), int(np.floor(y)) + 1):
+                for column in (int(np.floor(x)), int(np.floor(x)) + 1):
+                    if row < side and column < side:
+                        kernel[row, column, ray] += max(0.0, 1 - abs(y - row)) * max(0.0, 1 - abs(x - column))
+    return (kernel / kernel.sum(axis=(0, 1)))[:, :, np.newaxis].astype(np.float32)
 
 
 def _learned(strokes: tf.Tensor, filters: Sequence[int], length: int, dropout: float) -> tf.Tensor:

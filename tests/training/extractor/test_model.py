@@ -2,6 +2,7 @@
 
 import io
 
+import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,6 +11,8 @@ from PIL import Image
 from training.data import signatures
 from training.extractor import model as network
 from training.extractor.preprocessing import normalise
+
+KNOWN = ("histograms", "hinges")
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +23,7 @@ def images():
         for number in range(2)
     ]
     greys = [np.asarray(Image.open(io.BytesIO(page.image)).convert("L")) for page in pages]
-    return np.stack([normalise(grey) for grey in greys])
+    return np.stack([np.round(normalise(grey) * 255) for grey in greys]).astype(np.uint8)
 
 
 def cosines(rows):
@@ -28,17 +31,45 @@ def cosines(rows):
     return rows @ rows.T
 
 
+def drawn(*lines):
+    """White lines on a black picture, float32 [1, 96, 192, 1]: each a list of (x, y)."""
+    picture = np.zeros((96, 192), np.uint8)
+    for line in lines:
+        cv2.polylines(picture, [np.array(line, np.int32)], False, 255, 3, cv2.LINE_AA)
+    return picture[np.newaxis, ..., np.newaxis].astype(np.float32) / 255
+
+
+def test_hinges_say_how_strokes_bend_and_not_where():
+    hinges = network.Hinges()
+    corner = hinges(drawn([(40, 20), (40, 60), (90, 60)]))[0].numpy()
+    moved = hinges(drawn([(80, 30), (80, 70), (130, 70)]))[0].numpy()
+    # The same two strokes, meeting in another way: sharp one, level the other.
+    sharp = hinges(drawn([(40, 20), (40, 60), (80, 25)]))[0].numpy()
+    assert corner.shape == (120,)
+    assert np.linalg.norm(corner) == pytest.approx(1, abs=1e-5)
+    assert corner @ moved > 0.999
+    assert corner @ sharp < 0.95
+    pairs = dict(zip(zip(*np.triu_indices(16, 1), strict=True), corner, strict=True))
+    # Rays go clockwise from the right by 22.5 degrees: the stroke's own ways on, and the corner's.
+    assert pairs[4, 12] > 3 * pairs[2, 10]
+    assert pairs[0, 8] > 3 * pairs[2, 10]
+    assert pairs[0, 12] > pairs[4, 8]
+
+
 @pytest.mark.parametrize("filters", [[8, 8], []])
-def test_the_embedding_starts_as_the_principal_components_of_the_histograms(images, filters):
+def test_the_embedding_starts_as_the_principal_components_of_what_is_known(images, filters):
     model = network.extractor(filters, embedding=64)
     network.start_from(model, images)
     pixels = images[..., np.newaxis].astype(np.float32) / 255
-    histograms = tf.keras.Model(model.input, model.get_layer("histograms").output)(pixels).numpy()
+    known = [tf.keras.Model(model.input, model.get_layer(name).output)(pixels).numpy() for name in KNOWN]
     found = model(pixels).numpy()
     assert found.shape == (40, 64)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
     # Forty pictures differ in 39 directions, which 63 components hold.
-    expected = cosines(histograms - histograms.mean(axis=0))
+    # Hinges count half as far.
+    spread = [part - part.mean(axis=0) for part in known]
+    spread = [part / np.sqrt(np.mean(np.sum(part**2, axis=1))) for part in spread]
+    expected = cosines(np.concatenate([spread[0], 0.5 * spread[1]], axis=1))
     np.testing.assert_allclose(cosines(found[:, :-1]), expected, atol=1e-3)
     spread = model.get_layer("embedding").get_weights()[0]
     assert np.trace(spread) == pytest.approx(1, abs=1e-4)
@@ -49,11 +80,11 @@ def test_the_embedding_starts_as_the_principal_components_of_the_histograms(imag
     assert np.median(pairs) > np.quantile(others, 0.95)
 
 
-def test_an_embedding_may_be_longer_than_the_histograms(images):
-    model = network.extractor([8], embedding=700)
+def test_an_embedding_may_be_longer_than_what_is_known(images):
+    model = network.extractor([8], embedding=800)
     network.start_from(model, images)
     found = model(images[:3, ..., np.newaxis].astype(np.float32) / 255).numpy()
-    assert found.shape == (3, 700)
+    assert found.shape == (3, 800)
     assert np.isfinite(found).all()
 
 
