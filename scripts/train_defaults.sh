@@ -8,7 +8,7 @@ usage: scripts/train_defaults.sh [detector|cleaner|extractor|bundle|all]...
 
   detector   pages, runs at 384², 448² and 512², each from the one before, ONNX, proof   OUTPUT/detector
   cleaner    signatures, a U-Net on noisy crops, ONNX, proof               OUTPUT/cleaner
-  extractor  signatures, histograms' components, ONNX, proof               OUTPUT/extractor
+  extractor  signatures, components of what is known, ONNX, proof          OUTPUT/extractor
   bundle     the three ONNX files as one bundle                            models/default
              and the weights to fine-tune from                             models/weights
 
