@@ -177,9 +177,8 @@ class Hinges(tf.keras.layers.Layer):
         products = tf.reshape(tf.matmul(ahead, ahead, transpose_a=True), [-1, _RAYS * _RAYS])
         # A direction with itself only says how much of it there is.
         first, second = np.triu_indices(_RAYS, 1)
-        pairs = np.zeros((_RAYS * _RAYS, len(first)), np.float32)
-        pairs[first * _RAYS + second, np.arange(len(first))] = 1 / 36
-        return tf.math.l2_normalize(tf.sqrt(tf.matmul(products, tf.constant(pairs)) + 1e-7), axis=1)
+        pairs = tf.gather(products, tf.constant(first * _RAYS + second), axis=1)
+        return tf.math.l2_normalize(tf.sqrt(pairs + 3.6e-6), axis=1)
 
 
 class Density(tf.keras.layers.Layer):
