@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--pretrained", type=pathlib.Path, help="run trained on synthetic writers alone")
     parser.add_argument(
-        "--untuned", action="store_true", help="no fine-tuning: two minutes instead of forty for three seeds"
+        "--untuned", action="store_true", help="no fine-tuning, which takes nearly all of the time"
     )
     parser.add_argument("--override", default="{}", help="settings for every fine-tuning, as YAML")
     arguments = parser.parse_args()

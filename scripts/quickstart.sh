@@ -109,7 +109,7 @@ inputs="{task: {train_data: {input_path: '$data/train*'}, validation_data: {inpu
 step data "$data" python -m training.data synthesize pages --output "$data" --count "$count" \
   --eval_count "$eval_count" --seed 7 --classes signverod --processes "${PROCESSES:-$(nproc)}"
 step check "$data" python -m training.data check "$data"
-key+=$(cat configs/detector/*.yaml)
+key+=$(cat configs/detector/*.yaml models/weights/detector/* | sha256sum)
 step train "$detector" python -m training.train --experiment=retinanet_signverod --mode=train_and_eval \
   --model_dir="$detector" --config_file="configs/detector/$size.yaml" --params_override="$inputs"
 step saved_model "$detector/saved_model" python -m export saved_model --model_dir "$detector" \
@@ -123,7 +123,7 @@ cleaner_onnx=$cleaner/cleaner.onnx
 inputs="{task: {train_data: {input_path: '$signatures/train*'}, validation_data: {input_path: '$signatures/eval*'}}}"
 step signatures "$signatures" python -m training.data synthesize signatures --output "$signatures" --seed 7 \
   --writers "$writers" --eval_writers $((writers / 8 + 1)) --processes "${PROCESSES:-$(nproc)}"
-key+=$(cat configs/cleaner/*.yaml)
+key+=$(cat configs/cleaner/*.yaml models/weights/cleaner/* | sha256sum)
 step cleaner "$cleaner" python -m training.train --experiment=cleaner_unet --mode=train_and_eval \
   --model_dir="$cleaner" --config_file="configs/cleaner/$size.yaml" --params_override="$inputs"
 step cleaner_saved_model "$cleaner/saved_model" python -m export saved_model --model_dir "$cleaner" \

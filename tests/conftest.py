@@ -121,7 +121,7 @@ def whole_bundle(detector_run, cleaner_run, extractor_run, tmp_path_factory):
     """A bundle of three small models; not to be changed, see `bundle`."""
     folder = tmp_path_factory.mktemp("bundle") / "bundle"
     runs = [f"--detector={detector_run}", f"--cleaner={cleaner_run}", f"--extractor={extractor_run}"]
-    # Scores are low after so few steps; so is the threshold.
+    # Scores are low at 256², which the detector did not learn at; so is the threshold.
     options = ["--score_threshold=0.1", "--synthetic=6", "--minimum_detections=2", "--seed=5"]
     command("export", "bundle", *runs, f"--output={folder}", *options)
     return folder

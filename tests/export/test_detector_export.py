@@ -24,7 +24,7 @@ def loaded(detector_run):
 
 @pytest.fixture(scope="session")
 def onnx_file(loaded, tmp_path_factory):
-    # Scores are low after so few steps; so is the threshold that the file suggests.
+    # Scores are low at 256², which the detector did not learn at; so is the threshold that the file suggests.
     target = tmp_path_factory.mktemp("onnx") / "detector.onnx"
     return onnx_model.convert_detector(loaded, target, score_threshold=0.1)
 

@@ -34,7 +34,7 @@ class ExtractorModel(hyperparams.Config):
       filters: of each level, from 24×48 down; the first is one convolution. None for an embedding that is
         linear in histograms of stroke directions and hinges.
       embedding: length of the embedding; 256 is what SignVer's index takes.
-      dropout: of the histograms and of the last map, before the embedding.
+      dropout: of the components and of the residual blocks' map.
     """
 
     filters: list[int] = dataclasses.field(default_factory=lambda: [24, 48, 96, 160])

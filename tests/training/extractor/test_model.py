@@ -43,14 +43,15 @@ def test_hinges_say_how_strokes_bend_and_not_where():
     hinges = network.Hinges()
     corner = hinges(drawn([(40, 20), (40, 60), (90, 60)]))[0].numpy()
     moved = hinges(drawn([(80, 30), (80, 70), (130, 70)]))[0].numpy()
-    # The same two strokes, meeting in another way: sharp one, level the other.
+    # The second stroke turns back instead of aside.
     sharp = hinges(drawn([(40, 20), (40, 60), (80, 25)]))[0].numpy()
     assert corner.shape == (120,)
     assert np.linalg.norm(corner) == pytest.approx(1, abs=1e-5)
     assert corner @ moved > 0.999
     assert corner @ sharp < 0.95
     pairs = dict(zip(zip(*np.triu_indices(16, 1), strict=True), corner, strict=True))
-    # Rays go clockwise from the right by 22.5 degrees: the stroke's own ways on, and the corner's.
+    # Rays go clockwise from the right by 22.5 degrees. Both strokes' own ways on outweigh a way that neither
+    # goes, and the corner that is there one that is not.
     assert pairs[4, 12] > 3 * pairs[2, 10]
     assert pairs[0, 8] > 3 * pairs[2, 10]
     assert pairs[0, 12] > pairs[4, 8]
