@@ -121,6 +121,13 @@ def test_channels_that_fill_no_tile_are_named_with_their_share():
     assert "48 channels" in found["channels"].where[0]
 
 
+def test_filters_that_nobody_can_round_up_are_no_fault():
+    def fixed(x):
+        return tf.nn.conv2d(x, tf.ones([11, 11, 64, 16], x.dtype), 1, "SAME")
+
+    assert checks.check_channels(traced(Tiny(fixed))).level == "ok"
+
+
 def test_float32_arithmetic_is_said():
     found = faults(checks.check_graph(traced(precision="float32")))
     assert set(found) == {"precision"}

@@ -132,7 +132,8 @@ def test_kill_nine_and_resume_gives_the_weights_of_an_uninterrupted_run(uninterr
     command = _command(data, tmp_path / "run", "train_and_eval", deterministic=True, trainer=_FORTY)
     with open(tmp_path / "log", "w") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
-        _wait_for(lambda: list((tmp_path / "run").glob("ckpt-*.index")), process)
+        # Written last: a checkpoint that it does not name yet is not gone on from.
+        _wait_for(lambda: (tmp_path / "run" / "checkpoint").exists(), process)
         process.send_signal(signal.SIGKILL)
         process.wait()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)

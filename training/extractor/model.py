@@ -177,7 +177,8 @@ class Hinges(tf.keras.layers.Layer):
         products = tf.reshape(tf.matmul(ahead, ahead, transpose_a=True), [-1, _RAYS * _RAYS])
         # A direction with itself only says how much of it there is.
         first, second = np.triu_indices(_RAYS, 1)
-        pairs = tf.gather(products, tf.constant(first * _RAYS + second), axis=1)
+        places = (first * _RAYS + second).astype(np.int32)  # Gaudi has no int64
+        pairs = tf.gather(products, tf.constant(places), axis=1)
         return tf.math.l2_normalize(tf.sqrt(pairs + 3.6e-6), axis=1)
 
 

@@ -195,12 +195,17 @@ def check_precision(step: Step) -> Finding:
 
 
 def check_channels(step: Step) -> Finding:
-    """Channels in multiples of 128, or at least 64, fill the matrix engine."""
+    """Channels in multiples of 128, or at least 64, fill the matrix engine.
+
+    Fixed filters are what they are, nobody can round them up; they are left out.
+    """
     total, odd = 0.0, []
     by_multiple: dict[int, float] = collections.defaultdict(float)
     for node in step.card_nodes():
         flops = cost.flops(node)
         if not flops or node.backward or node.type not in _CONVOLUTIONS or not node.outputs[0].shape:
+            continue
+        if node.fixed:
             continue
         total += flops
         channels = node.outputs[0].shape[-1] or 1

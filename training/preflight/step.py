@@ -57,6 +57,7 @@ class Node:
       on_card: whether its values come from the batch or from weights; the rest is small arithmetic on
         shapes, counters and the learning rate.
       backward: whether it belongs to the gradients.
+      fixed: whether its last input, a convolution's kernel, is a constant of the graph.
       attributes: those that checks read.
     """
 
@@ -66,6 +67,7 @@ class Node:
     outputs: tuple[Value, ...]
     on_card: bool
     backward: bool
+    fixed: bool
     attributes: dict[str, Any]
 
 
@@ -170,6 +172,7 @@ class _Walk:
                 outputs=_outputs(operation),
                 on_card=on_card,
                 backward=backward,
+                fixed=len(flags) > 1 and not flags[-1],
                 attributes=_attributes(operation),
             )
         )
