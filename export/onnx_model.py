@@ -160,7 +160,9 @@ def convert_extractor(loaded: LoadedModel, output: str | os.PathLike[str], **_: 
     }
     spec = tf.TensorSpec([None, HEIGHT, WIDTH, 1], tf.float32, name="image")
     model, _proto = tf2onnx.convert.from_function(
-        tf.function(lambda image: loaded.model(image, training=False), input_signature=[spec]),
+        tf.function(
+            lambda image: loaded.model(image, training=False), input_signature=[spec], autograph=False
+        ),
         input_signature=[spec],
         opset=OPSET,
         output_path=None,
@@ -193,7 +195,7 @@ def convert_siamese(loaded: LoadedModel, output: str | os.PathLike[str], **_: An
         return found[:1, :EMBEDDING], found[1:, :EMBEDDING], logit
 
     model, _proto = tf2onnx.convert.from_function(
-        tf.function(compare, input_signature=signature),
+        tf.function(compare, input_signature=signature, autograph=False),
         input_signature=signature,
         opset=OPSET,
         output_path=None,
@@ -243,7 +245,10 @@ def _convert_cleaner(
     batch = None if dynamic_batch else 1
     spec = tf.TensorSpec([batch, SIDE, SIDE, 3], tf.float32, name="input")
     model, _ = tf2onnx.convert.from_function(
-        tf.function(clean, input_signature=[spec]), input_signature=[spec], opset=OPSET, output_path=None
+        tf.function(clean, input_signature=[spec], autograph=False),
+        input_signature=[spec],
+        opset=OPSET,
+        output_path=None,
     )
     shape: list[int | str] = ["batch" if dynamic_batch else 1, SIDE, SIDE, 3]
     return _write(model, output, ["input"], ["output"], {"input": shape, "output": shape}, metadata, weights)

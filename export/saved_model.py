@@ -43,7 +43,7 @@ class DetectorModule(tf.Module):
         self._size = list(loaded.params.task.model.input_size[:2])
         self._classes = loaded.params.task.model.num_classes
         self.input_signature = tf.TensorSpec([batch, None, None, 3], tf.uint8, name="image")
-        self.__call__ = tf.function(self._serve, input_signature=[self.input_signature])
+        self.__call__ = tf.function(self._serve, input_signature=[self.input_signature], autograph=False)
 
     def _serve(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         pixels, fitted = fit(image, self._size)

@@ -320,12 +320,13 @@ def _build_runner(
     with tf.device(chosen.name) if chosen.kind != "cpu" else contextlib.nullcontext():
         context = tf.distribute.InputContext(distribution.size(), distribution.rank())
         train, evaluate = "train" in mode, "eval" in mode
+        model = task.build_model()
         trainer = base_trainer.Trainer(
             experiment,
             task,
-            model=task.build_model(),
+            model=model,
             # Evaluation restores no optimizer, but tf-models puts one into every checkpoint.
-            optimizer=build_optimizer(experiment) if train else tf.Module(),
+            optimizer=build_optimizer(experiment, model) if train else tf.Module(),
             train=train,
             evaluate=evaluate,
             train_dataset=device.prefetch(
@@ -404,12 +405,15 @@ class _ReadOnlyCheckpoints(tf.train.CheckpointManager):
         return self.latest_checkpoint
 
 
-def build_optimizer(experiment: Experiment) -> tf.keras.optimizers.Optimizer:
+def build_optimizer(experiment: Experiment, model: tf.keras.Model) -> tf.keras.optimizers.Optimizer:
     """The optimizer of a resolved experiment; averages gradients over all processes."""
     factory = optimization.OptimizerFactory(experiment.trainer.optimizer_config)
-    return factory.build_optimizer(
+    optimizer = factory.build_optimizer(
         factory.build_learning_rate(), gradient_aggregator=distribution.average_gradients
     )
+    # A function that makes variables while it is traced is traced twice, which takes seconds.
+    optimizer._create_all_weights(model.trainable_variables)
+    return optimizer
 
 
 def _splits(mode: str) -> list[str]:

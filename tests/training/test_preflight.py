@@ -13,7 +13,7 @@ from official.core import base_task, config_definitions
 
 from training import config, device
 from training.errors import UserError
-from training.preflight import checks, cost, feed, gaudi, step
+from training.preflight import checks, cost, feed, gaudi, report, step
 from training.preflight.__main__ import inspect
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -266,11 +266,11 @@ def test_the_shipped_configs_pass(name, model, cards):
     file = ROOT / "configs" / model / f"{cards}hpu.yaml"
     experiment = config.load(name, [str(file)], "{task: {train_data: {input_path: /nothing/here*}}}")
     try:
-        findings, figures = inspect(name, experiment, cost.Cards(cards=cards), seconds=0.1)
+        # To time the input of a card takes half a minute, and depends on what else this machine does.
+        findings, figures = inspect(name, experiment, cost.Cards(cards=cards), seconds=0)
     finally:
         device.set_precision("float32")
-    # The rate of the input depends on what else this machine does; it is measured, not judged, here.
-    assert {check: fault for check, fault in faults(findings).items() if check != "input"} == {}
+    assert faults(findings) == {}
     assert figures["input"]["sample_data"]
     assert 0.05e9 < figures["memory"]["total"] < 0.8 * gaudi.MEMORY_BYTES
 
@@ -293,12 +293,26 @@ def test_a_blocked_config_ends_with_one_and_names_the_layer():
         "--json",
     )
     assert done.returncode == 1, done.stderr
-    report = json.loads(done.stdout)
-    ranks = next(row for row in report["findings"] if row["check"] == "ranks")
-    assert report["blocked"]
+    found = json.loads(done.stdout)
+    ranks = next(row for row in found["findings"] if row["check"] == "ranks")
+    assert found["blocked"]
     assert ranks["level"] == "BLOCK"
     assert any("fpn" in line for line in ranks["where"])
-    assert report["run"]["dollars"] > 0
+    assert found["run"]["dollars"] > 0
+    assert found["input"]["images_per_second"] > 0
+    assert found["input"]["vcpus_needed"] > 0
+
+
+def test_a_report_for_people_says_what_was_not_timed():
+    experiment = config.load(
+        "extractor_metric",
+        [str(ROOT / "configs/extractor/smoke.yaml")],
+        "{task: {train_data: {input_path: /nothing*}}}",
+    )
+    cards = cost.Cards()
+    text = report.to_text("preflight", *inspect("extractor_metric", experiment, cards, seconds=0), cards)
+    assert "not timed" in text
+    assert "images (assumed)" in text
 
 
 def test_mistakes_in_the_command_are_said_in_a_line():

@@ -43,6 +43,7 @@ def training_dataset(
     decoder = tf_example_decoder.TfExampleDecoder()
     parse = parser(config, training=True).parse_fn(True)
 
+    @tf.autograph.experimental.do_not_convert  # there is no `if` on tensors, and rewriting takes seconds
     def prepare(position: tf.Tensor, serialised: tf.Tensor) -> Any:
         example = decoder.decode(serialised)
         image, labels = parse(
@@ -64,6 +65,7 @@ def evaluation_dataset(config: DetectorTask, rank: int, size: int) -> tf.data.Da
     decoder = tf_example_decoder.TfExampleDecoder()
     parse = parser(config, training=False).parse_fn(False)
 
+    @tf.autograph.experimental.do_not_convert
     def prepare(number: tf.Tensor, serialised: tf.Tensor) -> Any:
         example = decoder.decode(serialised)
         # Several sources number their pages from 1 each; the record's own number is unique.

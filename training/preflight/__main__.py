@@ -64,7 +64,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--records", type=int, default=2000, help="images, where the data are not here (default 2000)"
     )
-    parser.add_argument("--seconds", type=float, default=8.0, help="how long to time the input (default 8)")
+    parser.add_argument(
+        "--seconds", type=float, default=8.0, help="to time the input (default 8; 0: not timed)"
+    )
     parser.add_argument("--json", action="store_true", help="everything as JSON")
     return parser.parse_args(arguments)
 
@@ -112,7 +114,7 @@ def inspect(
       experiment: its config, not yet resolved.
       cards: a `cost.Cards`.
       records: images of the real data set, used where none is here.
-      seconds: how long to time the input pipeline.
+      seconds: how long to time the input pipeline; 0 leaves it out.
     """
     import tensorflow as tf
 
@@ -136,18 +138,19 @@ def inspect(
         resolve(experiment, records)
         data.global_batch_size = share  # one card's share of the batch is what one process reads
         dataset = task.build_inputs(data, tf.distribute.InputContext(1, 0), seed=experiment.seed)
-        rate = feed.measure(dataset.prefetch(tf.data.AUTOTUNE), share, seconds)
+        rate = feed.measure(dataset.prefetch(tf.data.AUTOTUNE), share, seconds) if seconds > 0 else {}
         data.global_batch_size = batch
-    optimizer = runner.build_optimizer(experiment)
     model = task.build_model()
+    optimizer = runner.build_optimizer(experiment, model)
     traced = step.trace(task, model, optimizer, dataset.element_spec, share)
     findings += checks.check_graph(traced)
     run = cost.run_cost(traced, cards, experiment.trainer.train_steps, batch, records)
     memory = cost.memory(traced)
-    vcpus = run["images_per_second"] * rate["cpu_seconds_per_image"] / cards.hosts
+    if rate:
+        rate["vcpus_needed"] = run["images_per_second"] * rate["cpu_seconds_per_image"] / cards.hosts
     findings += [
         checks.check_memory(memory, cards.memory),
-        checks.check_input(vcpus, cards.vcpus),
+        checks.check_input(rate.get("vcpus_needed"), cards.vcpus),
         checks.check_all_reduce(run),
     ]
     forward, total = cost.arithmetic(traced)
@@ -158,7 +161,7 @@ def inspect(
             "train_flop": total,
             "trainable_parameters": traced.trainable / 4,
         },
-        "input": {**rate, "sample_data": sampled, "vcpus_needed": vcpus},
+        "input": {**rate, "sample_data": sampled},
         "run": run,
         "records": records,
     }

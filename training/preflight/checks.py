@@ -241,8 +241,10 @@ def check_memory(memory: Mapping[str, float], limit: float) -> Finding:
     return Finding("memory", WARN if share > 0.8 else OK, summary, advice=advice if share > 0.8 else "")
 
 
-def check_input(vcpus_needed: float, vcpus: int) -> Finding:
-    """The host's processors make images as fast as its cards eat them."""
+def check_input(vcpus_needed: float | None, vcpus: int) -> Finding:
+    """The host's processors make images as fast as its cards eat them; None is not timed."""
+    if vcpus_needed is None:
+        return Finding("input", NOTE, "not timed")
     summary = f"{vcpus_needed:.1f} of {vcpus} vCPUs a host are needed to feed the cards"
     if vcpus_needed > vcpus:
         idle = 1 - vcpus / vcpus_needed

@@ -60,17 +60,25 @@ def _speed(figures: Mapping[str, Any], cards: Cards) -> list[str]:
             f"  all-reduce: {_bytes(run['all_reduce_bytes'])} a card and step, "
             f"{1e3 * run['all_reduce_seconds']:.2f} ms, {share:.1%} of the step if nothing overlaps"
         )
-    samples = " (sample data made for this; yours may decode slower)" if feed["sample_data"] else ""
     lines += [
-        f"  input: {cards.cards} cards take {run['images_per_second']:.0f} images/s; one process here gives "
-        f"{feed['images_per_second']:.0f}/s at {1e3 * feed['cpu_seconds_per_image']:.1f} ms of processor "
-        f"an image{samples}; {feed['vcpus_needed']:.1f} vCPUs needed a host of {cards.vcpus}",
+        f"  input: {cards.cards} cards take {run['images_per_second']:.0f} images/s; {_feed(feed, cards)}",
         f"  run: {figures['records']} images{' (assumed)' if feed['sample_data'] else ''}, "
         f"{run['epochs']:.1f} epochs, {run['steps']:.0f} steps, {_hours(run['hours'])}, "
         f"${run['dollars']:.2f} at ${cards.price:g} an hour on {cards.hosts} host(s); "
         "compiling and evaluation not counted",
     ]
     return lines
+
+
+def _feed(feed: Mapping[str, Any], cards: Cards) -> str:
+    if "images_per_second" not in feed:
+        return "what a process here gives was not timed"
+    samples = " (sample data made for this; yours may decode slower)" if feed["sample_data"] else ""
+    return (
+        f"one process here gives {feed['images_per_second']:.0f}/s at "
+        f"{1e3 * feed['cpu_seconds_per_image']:.1f} ms of processor an image{samples}; "
+        f"{feed['vcpus_needed']:.1f} vCPUs needed a host of {cards.vcpus}"
+    )
 
 
 def _hours(hours: float) -> str:

@@ -108,7 +108,7 @@ def trace(task: Any, model: tf.keras.Model, optimizer: Any, element_spec: Any, b
     """
     metrics = task.build_metrics(training=True)
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(inputs: Any) -> Any:
         return task.train_step(inputs, model=model, optimizer=optimizer, metrics=metrics)
 
