@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import functools
 import glob
 import json
 import pathlib
@@ -24,18 +26,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         files = list(find_files(options.files))
         # Only now: what a typo costs is no second of loading.
-        from signver.command_work import WORK, Pictures, check_options, make_pipeline
+        from signver.command_work import WORK, Pictures, check_options, make_pipeline, shared_out
 
         check_options(options)
-        pipeline = make_pipeline(options)
-        work = WORK[options.command](options, pipeline, Pictures(options.output))
+        jobs, threads = shared_out(options, len(files))
+        pipeline = make_pipeline(options, threads)
+        work = WORK[options.command](options, pipeline, Pictures(options.output, files))
     except SignVerError as error:
         print(f"error: {error}", file=sys.stderr)
         return MISTAKE
     except KeyboardInterrupt:
         return INTERRUPTED
     try:
-        results, errors = _do(files, work, options.json)
+        results, errors = _do(files, work, jobs, options.json)
         if options.command == "enroll" and results:
             pipeline.save_index(options.index)
     except SignVerError as error:
@@ -50,16 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _do(
-    files: Sequence[str], work: Callable[[str], dict[str, Any]], quiet: bool
+    files: Sequence[str], work: Callable[[str], dict[str, Any]], jobs: int, quiet: bool
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """The results, and the files that could not be used with the reason."""
     progress = Progress(len(files))
     results: list[dict[str, Any]] = []
     errors: list[dict[str, str]] = []
     try:
-        for file in files:
+        for file, done in _in_turn(files, work, jobs):
             try:
-                results.append(work(file))
+                results.append(done())
             except (SignVerError, OSError) as error:
                 errors.append({"file": file, "error": str(error)})
                 progress.clear()
@@ -72,6 +75,21 @@ def _do(
     finally:
         progress.clear()
     return results, errors
+
+
+def _in_turn(
+    files: Sequence[str], work: Callable[[str], dict[str, Any]], jobs: int
+) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+    """Each file with what gives its result or raises; in their order, whichever is done first."""
+    if jobs == 1:
+        yield from ((file, functools.partial(work, file)) for file in files)
+        return
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        try:
+            for file, future in [(file, pool.submit(work, file)) for file in files]:
+                yield file, future.result
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def find_files(names: Sequence[str]) -> Iterator[str]:

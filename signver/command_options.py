@@ -128,7 +128,9 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--detector", metavar="FILE", help="ONNX file of a detector")
     command.add_argument("--cleaner", metavar="FILE", help="ONNX file of a cleaner")
     command.add_argument("--extractor", metavar="FILE", help="ONNX file of an extractor")
-    command.add_argument("--threads", type=_natural, default=0, help="cores to use; 0 takes all")
+    command.add_argument(
+        "--threads", type=_natural, default=0, help="cores to use, over all files at a time; 0 takes all"
+    )
 
 
 def _add_score(command: argparse.ArgumentParser) -> None:

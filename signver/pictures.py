@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pathlib
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,28 +29,36 @@ _CAPTION = 28
 class Pictures:
     """Writes pictures under names that are not taken yet; does nothing without a folder.
 
+    May be used from several threads: two files of one name in different folders are told apart here, in
+    their order, and not by who comes first.
+
     Args:
       folder: made where need be; None for no pictures.
+      files: all that pictures will be made of.
     """
 
-    def __init__(self, folder: pathlib.Path | None):
+    def __init__(self, folder: pathlib.Path | None, files: Sequence[str] = ()):
         self._folder = folder
+        self._lock = threading.Lock()
         self._taken: set[str] = set()
+        self._stems: dict[str, str] = {}
+        taken: set[str] = set()
+        for file in files:
+            self._stems[file] = _free(pathlib.Path(file).stem, taken)
+
+    def stem(self, file: str) -> str:
+        """What a file's pictures are called."""
+        return self._stems.get(file, pathlib.Path(file).stem)
 
     def save(self, pixels: np.ndarray | Image.Image, name: str) -> str:
         """Writes a PNG whole or not at all; returns its path.
-
-        Two files of one name in different folders do not overwrite each other's picture.
 
         Raises:
           SignVerError: the folder cannot be written.
         """
         assert self._folder is not None
-        stem, number, free = pathlib.Path(name).stem, 1, name
-        while free in self._taken:
-            number += 1
-            free = f"{stem}_{number}.png"
-        self._taken.add(free)
+        with self._lock:
+            free = _free(pathlib.Path(name).stem, self._taken) + ".png"
         stream = io.BytesIO()
         (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(stream, "PNG")
         write_whole(self._folder / free, stream.getvalue())
@@ -76,16 +85,26 @@ class Pictures:
         if self._folder is None:
             return {}
         ink = pipeline.ink(signature, clean=clean)
-        return {"picture": self.save(with_caption(ink, caption), f"{pathlib.Path(file).stem}.png")}
+        return {"picture": self.save(with_caption(ink, caption), f"{self.stem(file)}.png")}
 
     def _of_pages(self, file: str, marks: Sequence[Sequence[Mark]]) -> dict[str, Any]:
-        stem, saved = pathlib.Path(file).stem, []
+        stem, saved = self.stem(file), []
         pages = zip(document_pages(file), marks, strict=False)
         for number, (page, found) in enumerate(pages, start=1):
             if found or len(marks) == 1:
                 name = f"{stem}.png" if len(marks) == 1 else f"{stem}-{number}.png"
                 saved.append(self.save(draw_marks(page, found, COLORS, _OTHER), name))
         return {"picture": saved[0]} if len(marks) == 1 else {"pictures": saved}
+
+
+def _free(stem: str, taken: set[str]) -> str:
+    """The first of stem, stem_2, stem_3 that is not taken; now it is."""
+    free, number = stem, 1
+    while free in taken:
+        number += 1
+        free = f"{stem}_{number}"
+    taken.add(free)
+    return free
 
 
 def with_caption(picture: Any, words: str) -> Image.Image:

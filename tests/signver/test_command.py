@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 
 import numpy as np
 import onnx
@@ -240,11 +241,50 @@ def test_one_name_in_two_folders_gives_two_pictures(models, tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         page_with(signature(0)).save(tmp_path / folder / "page.png")
-    code, _, _ = run(
-        "detect", tmp_path / "a", tmp_path / "b", *models.options("detector"), f"--output={tmp_path / 'o'}"
-    )
+    options = [*models.options("detector"), f"--output={tmp_path / 'o'}", "--json"]
+    code, out, _ = run("detect", tmp_path / "b", tmp_path / "a", *options)
     assert code == 0
-    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["page.png", "page_2.png"]
+    pictures = {entry["file"]: entry["picture"] for entry in json.loads(out)["files"]}
+    assert pictures == {
+        str(tmp_path / "b/page.png"): str(tmp_path / "o/page.png"),
+        str(tmp_path / "a/page.png"): str(tmp_path / "o/page_2.png"),
+    }
+
+
+def test_files_done_at_a_time_give_the_answers_of_one_after_the_other(models, pictures, tmp_path):
+    folder = tmp_path / "letters"
+    folder.mkdir()
+    for number in range(7):
+        # The first take longest: they come in last where four are done at a time.
+        side = 2000 - 250 * number
+        page_with(signature(number)).resize((side, side)).save(folder / f"letter{number}.png")
+    (folder / "letter3.png").write_bytes(b"no picture")
+    found = {}
+    for threads in (1, 4):
+        output = tmp_path / f"marked{threads}"
+        code, out, err = run(
+            "annotate", folder, *models.options(), "--json", f"--output={output}", f"--threads={threads}"
+        )
+        assert code == 1
+        assert err.startswith("error: ")
+        found[threads] = json.loads(out.replace(str(output), ""))
+        found[threads]["pictures"] = {path.name: path.read_bytes() for path in output.iterdir()}
+    assert found[1] == found[4]
+    assert len(found[1]["files"]) == 6
+    assert "letter3.png" in found[1]["errors"][0]["file"]
+
+
+def test_a_fault_of_the_program_ends_it_and_what_waits_is_not_begun():
+    begun = []
+
+    def work(file):
+        begun.append(file)
+        time.sleep(0.05)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        command._do([str(number) for number in range(50)], work, 2, quiet=True)
+    assert len(begun) < 10
 
 
 def test_without_models_it_says_what_to_name(pages, monkeypatch, capsys):
