@@ -34,7 +34,11 @@ _DROPPED = ("time", "phase", "step")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     for kind in KINDS:
-        parser.add_argument(f"--{kind}", metavar="DIR", help=f"model_dir of a run of a {kind}")
+        parser.add_argument(
+            f"--{kind}",
+            metavar="DIR",
+            help=f"model_dir of a run of a {kind}, or a bundle: its {kind} is taken over as it is",
+        )
     parser.add_argument("--output", required=True, type=pathlib.Path, help="folder to write")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument(
@@ -77,7 +81,9 @@ def run(arguments: argparse.Namespace, function: Callable[[str, str], Any]) -> i
     check_target(arguments.output)
     with tempfile.TemporaryDirectory() as scratch:
         parts = [
-            _export(kind, folder, pathlib.Path(scratch) / f"{kind}.onnx", arguments, function)
+            _taken_over(kind, folder)
+            if (pathlib.Path(folder) / "manifest.json").is_file()
+            else _export(kind, folder, pathlib.Path(scratch) / f"{kind}.onnx", arguments, function)
             for kind, folder in runs.items()
         ]
         gaps = write(arguments.output, parts, arguments.licence, arguments.seed, arguments.sign)
@@ -162,6 +168,12 @@ def _decisive(part: Part) -> float:
     )
 
 
+def entry_of(source: Any, kind: str) -> dict[str, Any]:
+    """A model's entry in the manifest of an opened bundle, without file, size and hash."""
+    left_out = ("file", "sha256", "size")
+    return {key: value for key, value in source.manifest["models"][kind].items() if key not in left_out}
+
+
 def stamp(path: pathlib.Path) -> dict[str, Any]:
     """Size and SHA-256 of a file, as a manifest lists them."""
     from training.files import sha256
@@ -210,6 +222,20 @@ def _version() -> str:
         return importlib.metadata.version("signver-harness")
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
+
+
+def _taken_over(kind: str, folder: str) -> Part:
+    """A model of another bundle, its file and what was proved of it unchanged."""
+    from signver import SignVerError
+    from signver.bundle import Bundle
+
+    try:
+        source = Bundle.load(folder)
+    except SignVerError as error:
+        raise UserError(f"--{kind} {error}") from error
+    if not source.has(kind):
+        raise UserError(f"--{kind} {folder}: this bundle has no {kind}.")
+    return Part(kind, source.model_path(kind), entry_of(source, kind))
 
 
 def _export(

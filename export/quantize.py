@@ -202,9 +202,7 @@ def _part(kind: str, source: Any, trial: Trial | None) -> bundles.Part:
     """A model of the new bundle: the int8 one where it ships, else the old one."""
     from export import contract
 
-    kept = ("file", "sha256", "size")
-    entry = {key: value for key, value in source.manifest["models"][kind].items() if key not in kept}
-    path = source.model_path(kind)
+    entry, path = bundles.entry_of(source, kind), source.model_path(kind)
     if trial is not None:
         entry["quantization"] = trial.table()
         if not trial.reasons:

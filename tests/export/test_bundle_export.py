@@ -38,11 +38,10 @@ def contents(folder):
 
 
 def parts_of(folder):
-    manifest = Bundle.load(folder).manifest
-    kept = ("file", "sha256", "size")
+    source = Bundle.load(folder)
     return [
-        maker.Part(kind, folder / entry["file"], {key: entry[key] for key in entry if key not in kept})
-        for kind, entry in manifest["models"].items()
+        maker.Part(kind, source.model_path(kind), maker.entry_of(source, kind))
+        for kind in source.manifest["models"]
     ]
 
 
@@ -104,6 +103,15 @@ def test_the_same_run_gives_the_same_bytes(cleaner_run, tmp_path):
     command("bundle", *options, f"--output={tmp_path / 'two'}")
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     assert set(Bundle.load(tmp_path / "one").manifest["models"]) == {"cleaner"}
+    # Models that another bundle has are taken over as they are, also from the one that is replaced.
+    command("bundle", f"--cleaner={tmp_path / 'two'}", f"--output={tmp_path / 'two'}")
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    missing = ["bundle", f"--extractor={tmp_path / 'two'}", f"--output={tmp_path / 'three'}"]
+    assert "this bundle has no extractor" in command(*missing, code=2)
+    (tmp_path / "two" / "cleaner.onnx").write_bytes(b"nothing")
+    damaged = ["bundle", f"--cleaner={tmp_path / 'two'}", f"--output={tmp_path / 'three'}"]
+    assert "7 bytes; the manifest says" in command(*damaged, code=2)
+    assert not (tmp_path / "three").exists()
 
 
 def test_mistakes_are_said(cleaner_run, tmp_path):

@@ -50,6 +50,7 @@ class ExtractorTask(config_definitions.TaskConfig):
       model: see `ExtractorModel`.
       jitter: see `Jitter`.
       persona: see `Persona`.
+      adapt: fits the weights of `init_checkpoint` to the training writers before a step is made.
       loss: supervised_contrastive, batch_hard_triplet or contrastive (`training/extractor/losses.py`).
       scale: sharpness of the first two: one over the temperature.
       margin: as a cosine for the first, as a distance for the others.
@@ -61,6 +62,7 @@ class ExtractorTask(config_definitions.TaskConfig):
     model: ExtractorModel = dataclasses.field(default_factory=ExtractorModel)
     jitter: Jitter = dataclasses.field(default_factory=Jitter)
     persona: Persona = dataclasses.field(default_factory=Persona)
+    adapt: bool = False
     loss: str = "supervised_contrastive"
     scale: float = 12.0
     margin: float = 0.1
@@ -141,7 +143,13 @@ def build_task(config: ExtractorTask) -> Any:
         )
     if config.skilled_weight <= 0 or config.scale <= 0:
         raise UserError("task.skilled_weight and task.scale must be positive.")
+    if config.adapt and not config.init_checkpoint:
+        raise UserError(
+            "task.adapt fits trained weights to new writers: name them with task.init_checkpoint."
+        )
     if isinstance(config, SiameseTask):
+        if config.adapt:
+            raise UserError("task.adapt is for extractor_metric: the Siamese layers have nothing to adapt.")
         from training.extractor.siamese import Siamese
 
         return Siamese(config)

@@ -24,8 +24,14 @@ _REACH = 2.5
 _RAYS, _FAR = 16, 5
 # Below this share of ink a ray has left its stroke.
 _LEFT = 0.55
-# How far hinges count beside histograms, as a spread over signatures.
-_HINGES = 0.5
+# By how many cells down and across two strokes may be apart whose directions are counted together.
+_APART = ((0, 2), (2, 0), (2, 2), (2, -2), (0, 4), (4, 0), (4, 4), (4, -4))
+# What is known, and how far each part counts, as a spread over signatures.
+_KNOWN = {"histograms": 1.0, "hinges": 1.4, "pairs": 1.0}
+# How far the covariance within writers is drawn towards a round one: few writers do not tell all of it.
+_ROUND = 1.0
+# What new writers count for when an extractor is adapted to them: their middle, and their density.
+_NEW_MIDDLE, _NEW_DENSITY = 0.5, 0.7
 # What the residual blocks' share is multiplied by.
 _LEARNED = 0.03
 
@@ -35,15 +41,16 @@ def extractor(
 ) -> tf.keras.Model:
     """Normalised ink, float32 [batch, 96, 192, 1], to float32 [batch, embedding] of length 1.
 
-    Histograms of stroke directions by place (Dalal and Triggs 2005) and hinges, how strokes bend whatever the
-    place (Bulacu and Schomaker 2007), tell writers apart, also those of sets never seen, before anything is
-    learned. So the embedding starts as their principal components (`start_from`), and learning moves it from
-    there: a linear map that starts as none, and residual blocks (He et al. 2016) that see how strokes hang
-    together and whose share starts at nothing. Where on the signature something stands matters, so their last
-    map is not averaged away. `Density` has the last word.
+    Histograms of stroke directions by place (Dalal and Triggs 2005), hinges, how strokes bend whatever the
+    place (Bulacu and Schomaker 2007), and pairs of directions some way apart (Watanabe, Ito and Yokoi 2009)
+    tell writers apart, also those of sets never seen, before anything is learned. So the embedding starts as
+    their principal components, in which what varies from one signature of a writer to the next counts for
+    less (`start_from`), and learning moves it from there: a linear map that starts as none, and residual
+    blocks (He et al. 2016) that see how strokes hang together and whose share starts at nothing. Where on the
+    signature something stands matters, so their last map is not averaged away. `Density` has the last word.
 
     Args:
-      filters: of the residual blocks; none for an embedding that is linear in histograms and hinges.
+      filters: of the residual blocks; none for an embedding that is linear in what is known.
       embedding: its length.
       dropout: of the components and of the residual blocks' map.
     """
@@ -52,6 +59,7 @@ def extractor(
     known = [
         Histograms(dtype="float32", name="histograms")(strokes),
         Hinges(dtype="float32", name="hinges")(image),
+        Pairs(dtype="float32", name="pairs")(strokes),
     ]
     # The last coordinate is `Density`'s.
     length = embedding - 1
@@ -63,25 +71,31 @@ def extractor(
     )
     if filters:
         x = layers.Add(dtype="float32")([x, _learned(strokes, filters, length, dropout)])
+    x = layers.Dense(
+        length, kernel_initializer="identity", trainable=False, dtype="float32", name="whitening"
+    )(x)
     x = layers.UnitNormalization(dtype="float32")(x)
     return tf.keras.Model(image, Density(dtype="float32", name="embedding")(x), name="extractor")
 
 
-def start_from(model: tf.keras.Model, images: np.ndarray) -> None:
-    """Makes the embedding the principal components of the histograms and hinges of some signatures.
+def start_from(model: tf.keras.Model, images: np.ndarray, writers: np.ndarray, forged: np.ndarray) -> None:
+    """Makes the embedding what some signatures suggest: principal components of what is known, whitened.
 
     Args:
       model: of `extractor`, not trained yet.
       images: uint8 [n, 96, 192], normalised ink; two at least.
+      writers: int [n], who wrote each.
+      forged: bool [n].
     """
-    known = model.get_layer("known")
-    seen = embed(tf.keras.Model(model.input, known.output), images).astype(np.float64)
+    seen = embed(tf.keras.Model(model.input, model.get_layer("known").output), images).astype(np.float64)
     mean = seen.mean(axis=0)
     seen -= mean
-    # Histograms and hinges are spread unlike over signatures; what each counts is said here.
-    share, edge = np.ones(seen.shape[1]), model.get_layer("histograms").output.shape[-1]
-    for part, wanted in ((slice(0, edge), 1.0), (slice(edge, None), _HINGES)):
+    # The parts are spread unlike over signatures; what each counts is said here.
+    share, start = np.ones(seen.shape[1]), 0
+    for name, wanted in _KNOWN.items():
+        part = slice(start, start + model.get_layer(name).output.shape[-1])
         share[part] = wanted / max(float(np.sqrt(np.mean(np.sum(seen[:, part] ** 2, axis=1)))), 1e-12)
+        start = part.stop
     components, density = model.get_layer("components"), model.get_layer("embedding")
     values, axes = np.linalg.eigh((seen * share).T @ (seen * share))
     # An eigenvector's sign is the library's whim.
@@ -93,8 +107,64 @@ def start_from(model: tf.keras.Model, images: np.ndarray) -> None:
     # What is learned starts from values around 1.
     size = max(float(np.sqrt(np.mean(units**2))), 1e-12)
     components.set_weights([axes / size, -mean @ axes / size])
-    units /= np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-12)
-    density.set_weights([units.T @ units / len(units)])
+    kernel = _whitening(units, writers, forged)
+    kernel /= max(float(np.sqrt(np.mean((units @ kernel / size) ** 2))), 1e-12)
+    model.get_layer("whitening").set_weights([kernel, np.zeros(len(kernel))])
+    density.set_weights([_second_moment(units @ kernel)])
+
+
+def adapt(model: tf.keras.Model, images: np.ndarray, writers: np.ndarray, forged: np.ndarray) -> None:
+    """Fits a trained model to new writers, in one step and without a gradient.
+
+    What varies from one signature of theirs to the next counts for less, their middle moves halfway to the
+    origin, and density learns of them. On writers of the same set that the model never saw this brings more
+    than gradients did (docs/realism.md).
+
+    Args:
+      model, images, writers, forged: as for `start_from`, the model trained.
+    """
+    whitening, density = model.get_layer("whitening"), model.get_layer("embedding")
+    kernel, bias = (weights.astype(np.float64) for weights in whitening.get_weights())
+    seen = embed(tf.keras.Model(model.input, whitening.input), images).astype(np.float64) @ kernel + bias
+    middle = _NEW_MIDDLE * seen.mean(axis=0)
+    size = max(float(np.sqrt(np.mean(np.sum(seen**2, axis=1)))), 1e-12)
+    turned = _whitening(seen - middle, writers, forged)
+    turned /= max(float(np.sqrt(np.mean(((seen - middle) @ turned) ** 2))), 1e-12)
+    whitening.set_weights([kernel @ turned, (bias - middle) @ turned])
+    # What strangers were like, seen with new eyes.
+    before = density.get_weights()[0].astype(np.float64) + np.outer(middle, middle) / size**2
+    before = turned @ before @ turned
+    before /= max(float(np.trace(before)), 1e-12)
+    now = _second_moment((seen - middle) @ turned)
+    density.set_weights([(1 - _NEW_DENSITY) * before + _NEW_DENSITY * now])
+
+
+def _whitening(rows: np.ndarray, writers: np.ndarray, forged: np.ndarray) -> np.ndarray:
+    """W ** -½, float64 [d, d], symmetric: W is the covariance of directions within writers.
+
+    Hatch, Kajarekar and Stolcke 2006, "Within-class covariance normalization for SVM-based speaker
+    recognition"; W is drawn towards a round covariance of the same size. Without two genuine signatures of a
+    writer there is nothing to whiten.
+    """
+    unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    within, count = np.zeros((rows.shape[1], rows.shape[1])), 0
+    for writer in np.unique(writers):
+        own = unit[(writers == writer) & ~forged]
+        if len(own) > 1:
+            away = own - own.mean(axis=0)
+            within += away.T @ away * (len(own) / (len(own) - 1))
+            count += len(own)
+    size = np.trace(within) / len(within)
+    if not size:
+        return np.eye(len(within))
+    values, axes = np.linalg.eigh(within / size)
+    return (axes / np.sqrt(np.maximum(values, 0) + _ROUND)) @ axes.T
+
+
+def _second_moment(rows: np.ndarray) -> np.ndarray:
+    """Of directions: float64 [d, d], its trace 1."""
+    unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return unit.T @ unit / len(unit)
 
 
 def embed(model: tf.keras.Model, images: np.ndarray, batch: int = 64) -> np.ndarray:
@@ -152,6 +222,30 @@ class Histograms(tf.keras.layers.Layer):
             soft = tf.nn.depthwise_conv2d(soft, tf.constant(bell.reshape(shape)), [1, 1, 1, 1], "SAME")
         roots = tf.sqrt(tf.nn.avg_pool2d(soft, _STRIDE, _STRIDE, "VALID") + _mixed([[1e-7] * _DIRECTIONS]))
         return tf.math.l2_normalize(tf.reshape(roots, [-1, int(np.prod(roots.shape[1:]))]), axis=1)
+
+
+class Pairs(tf.keras.layers.Layer):
+    """How often two directions stand some way apart: how a hand goes on, wherever on the signature.
+
+    Watanabe, Ito and Yokoi 2009, "Co-occurrence histograms of oriented gradients for pedestrian detection",
+    here over the whole picture and with soft bins.
+    """
+
+    def call(self, strokes: tf.Tensor) -> tf.Tensor:
+        """float32 [batch, 24, 48, 8] to float32 [batch, 512] of length 1, by direction, other one, way."""
+        far = max(max(abs(down), abs(across)) for down, across in _APART)
+        # A convolution shifts, where slices would make the file differ from one conversion to the next.
+        shift = np.zeros((2 * far + 1, 2 * far + 1, _DIRECTIONS, len(_APART)), np.float32)
+        for way, (down, across) in enumerate(_APART):
+            shift[far + down, far + across, :, way] = 1
+        there = tf.nn.depthwise_conv2d(strokes, tf.constant(shift), [1, 1, 1, 1], "SAME")
+        cells = strokes.shape[1] * strokes.shape[2]
+        here = tf.reshape(strokes, [-1, cells, _DIRECTIONS])
+        there = tf.reshape(there, [-1, cells, _DIRECTIONS * len(_APART)])
+        counts = tf.reshape(
+            tf.matmul(here, there, transpose_a=True), [-1, _DIRECTIONS * _DIRECTIONS * len(_APART)]
+        )
+        return tf.math.l2_normalize(tf.sqrt(counts + 1e-7), axis=1)
 
 
 class Hinges(tf.keras.layers.Layer):

@@ -14,8 +14,8 @@ from training.extractor import losses, metrics
 from training.extractor import model as network
 from training.extractor.experiment import ExtractorTask
 
-# Signatures that the embedding starts from.
-_STARTING = 3000
+# Signatures that the embedding starts from, of whole writers.
+_STARTING = 6000
 
 
 class Extractor(base_task.Task):
@@ -39,15 +39,22 @@ class Extractor(base_task.Task):
 
     def initialize(self, model: tf.keras.Model) -> None:
         """Weights of `task.init_checkpoint`, or what the training signatures themselves suggest."""
-        if self.task_config.init_checkpoint:
-            super().initialize(model)
-        else:
+        if not self.task_config.init_checkpoint:
             self.start(model)
+            return
+        super().initialize(model)
+        if self.task_config.adapt:
+            network.adapt(model, *self._some())
 
     def start(self, model: tf.keras.Model) -> None:
-        """Principal components of the training signatures; every rank finds the same."""
-        images = self._load(self.task_config.train_data.input_path).images
-        network.start_from(model, images[:: max(1, len(images) // _STARTING)])
+        """Whitened principal components of the training signatures; every rank finds the same."""
+        network.start_from(model, *self._some())
+
+    def _some(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Images, writers and which are forged, of as many training writers as are needed."""
+        found = self._load(self.task_config.train_data.input_path)
+        chosen = found.writers % -(-len(found.images) // _STARTING) == 0
+        return found.images[chosen], found.writers[chosen], found.forged[chosen]
 
     def build_inputs(
         self,
