@@ -154,13 +154,10 @@ def inspect(
         checks.check_all_reduce(run),
     ]
     forward, total = cost.arithmetic(traced)
+    weights = traced.trainable / 4
     return findings, {
         "memory": memory,
-        "model": {
-            "forward_flop": forward,
-            "train_flop": total,
-            "trainable_parameters": traced.trainable / 4,
-        },
+        "model": {"forward_flop": forward, "train_flop": total, "trainable_parameters": weights},
         "input": {**rate, "sample_data": sampled},
         "run": run,
         "records": records,
