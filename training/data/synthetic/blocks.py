@@ -41,7 +41,7 @@ def signature_block(sheet: Sheet, x: float, y: float, width: float, narrow: bool
             x,
             below,
             str(rng.choice(["Signature", "(Signature)", "SIGNATURE OF LESSOR", "Authorized Signature"])),
-            size=max(9, round(0.75 * sheet.size)),
+            size=sheet.small(0.75),
         )
     elif rng.random() < 0.9:
         stamped = rng.random() < 0.06
@@ -89,7 +89,7 @@ def signers(sheet: Sheet, x: float, y: float, width: float) -> float:
         if rng.random() < 0.85:
             sheet.sign(start + rng.uniform(0, 0.1) * width, baseline, width, highest=1.25 * gap)
         if named:
-            sheet.print(start, baseline + 3, text.person(rng), size=max(9, round(0.9 * sheet.size)))
+            sheet.print(start, baseline + 3, text.person(rng), size=sheet.small(0.9))
         if dated:
             _dated(sheet, start + 1.15 * width, baseline, 0.4 * width)
         y += gap
@@ -101,7 +101,7 @@ def _dated(sheet: Sheet, x: float, baseline: float, width: float) -> None:
     rng = sheet.rng
     sheet.rule(x, baseline + 2, width)
     if rng.random() < 0.5:
-        sheet.print(x, baseline + 3, "Date", size=max(9, round(0.8 * sheet.size)))
+        sheet.print(x, baseline + 3, "Date", size=sheet.small(0.8))
     if rng.random() < 0.85:
         height = sheet.size * rng.uniform(1.0, 2.0)
         sheet.handwrite_date(x + 0.5 * width, baseline - 0.4 * height, height)

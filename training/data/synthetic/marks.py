@@ -103,7 +103,7 @@ def script_letterhead(sheet: Sheet, y: float) -> float:
     script(sheet, words, box)
     below = y + 1.2 * height
     if rng.random() < 0.6:
-        small = max(9, round(0.75 * sheet.size))
+        small = sheet.small(0.75)
         sheet.print(x, below, f"{rng.integers(10, 999)} {rng.choice(text.LAST_NAMES)} Street", size=small)
         below += 1.5 * small
     return below
@@ -131,7 +131,7 @@ def distract(sheet: Sheet) -> None:
     if rng.random() < 0.1:
         time = f"{rng.integers(10, 24)}:{rng.integers(10, 59)} P.{rng.integers(1, 9)}"
         words = f"FROM {rng.choice(text.COMPANIES)} {text.date(rng)} {time}"
-        sheet.print(0.05 * width, 2, words, "DejaVuSansMono.ttf", max(9, round(0.8 * sheet.size)))
+        sheet.print(0.05 * width, 2, words, "DejaVuSansMono.ttf", sheet.small(0.8))
 
 
 def _scattered_note(sheet: Sheet) -> None:
@@ -254,7 +254,7 @@ def table(sheet: Sheet, left: float, y: float) -> float:
                 left + 3 + column * width / columns,
                 y + row * height + 2,
                 words,
-                size=max(9, round(0.85 * sheet.size)),
+                size=sheet.small(0.85),
             )
     if lined:
         for column in range(columns + 1):

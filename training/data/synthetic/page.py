@@ -149,7 +149,7 @@ def _letterhead(sheet: Sheet) -> float:
         y += 1.3 * size
         if rng.random() < 0.6:
             address = f"{rng.integers(10, 9999)} {rng.choice(text.LAST_NAMES)} Avenue"
-            small = max(9, round(0.75 * sheet.size))
+            small = sheet.small(0.75)
             sheet.print(x, y, address, str(rng.choice(text.SANS)), small)
             y += 1.5 * small
         if rng.random() < 0.4:
@@ -270,7 +270,7 @@ def _contract(sheet: Sheet) -> None:
 def _lease_page(sheet: Sheet) -> None:
     rng = sheet.rng
     left, characters = _margins(sheet)
-    sheet.size = max(9, round(0.85 * sheet.size))
+    sheet.size = sheet.small(0.85)
     characters = int(characters / 0.85)
     if rng.random() < 0.5:
         marks.table(sheet, left, sheet.height * rng.uniform(0.3, 0.6))
@@ -287,7 +287,7 @@ def _footer_initials(sheet: Sheet) -> None:
         int(rng.integers(3))
     ]
     for caption in captions:
-        x += sheet.print(x, y, caption, size=max(9, round(0.8 * sheet.size))) + 4
+        x += sheet.print(x, y, caption, size=sheet.small(0.8)) + 4
         sheet.rule(x, y + sheet.size, 4.5 * sheet.size)
         if rng.random() < 0.88:
             sheet.initial(
@@ -360,7 +360,7 @@ def _cheque(sheet: Sheet) -> None:
     sheet.print(0.68 * width, 0.15 * height, "DATE")
     sheet.rule(0.74 * width, 0.2 * height, 0.2 * width)
     sheet.handwrite_date(0.83 * width, 0.16 * height, 0.06 * height)
-    sheet.print(0.04 * width, 0.33 * height, "PAY TO THE ORDER OF", size=max(9, round(0.7 * sheet.size)))
+    sheet.print(0.04 * width, 0.33 * height, "PAY TO THE ORDER OF", size=sheet.small(0.7))
     sheet.rule(0.2 * width, 0.38 * height, 0.5 * width)
     marks.note(sheet, 0.42 * width, 0.33 * height, 0.35 * width, 0.07 * height)
     marks.note(sheet, 0.83 * width, 0.34 * height, 0.12 * width, 0.06 * height)
@@ -452,7 +452,7 @@ def _certificate(sheet: Sheet) -> None:
         if rng.random() < 0.9:
             sheet.sign(x + rng.uniform(0, 0.15) * room, baseline, room * rng.uniform(0.55, 0.9))
         caption = str(rng.choice([*text.TITLES, text.person(rng)]))
-        sheet.print(x + 0.1 * room, baseline + 4, caption, size=max(9, round(0.8 * sheet.size)))
+        sheet.print(x + 0.1 * room, baseline + 4, caption, size=sheet.small(0.8))
 
 
 def _plain(sheet: Sheet) -> None:

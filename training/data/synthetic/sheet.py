@@ -72,6 +72,10 @@ class Sheet:
         """Pixels from one line of print to the next."""
         return round(1.25 * self.size)
 
+    def small(self, share: float) -> int:
+        """Size of captions and small print, this much of the running text's; still a letter to the eye."""
+        return max(9, round(share * self.size))
+
     @property
     def advance(self) -> float:
         """Mean pixels from one letter of running text to the next."""
