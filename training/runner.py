@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import json
 import math
 import os
@@ -179,6 +180,11 @@ class _Run(contextlib.AbstractContextManager):
             signal.signal(number, handler)
         if self._bar is not None:
             self._bar.close()
+        # The input runs ahead in threads that call Python. A Python that ends first never answers them, while
+        # it waits for their end: the process would hang when all is done.
+        if "train" in self._mode:
+            del self._runner.trainer._train_iter
+            gc.collect()
 
     def run(self) -> dict[str, float]:
         """Walks from one evaluation to the next; the steps are those of an uninterrupted run."""

@@ -137,6 +137,25 @@ def test_the_autoencoder_trains_by_the_same_command(data, tmp_path):
     assert np.isfinite(lines["eval"][-1]["psnr"])
 
 
+@pytest.mark.slow
+def test_a_process_ends_when_its_training_does(data, tmp_path):
+    """Also where pairs are still made ahead: the last of four workers is not even up after one step."""
+    settings = {
+        "task": {"workers": 4, "train_data": {"input_path": f"{data}/train*", "global_batch_size": 4}},
+        "trainer": {"train_steps": 1},
+    }
+    command = ["training.train", "--experiment=cleaner_unet", "--mode=train", f"--model_dir={tmp_path}"]
+    command += ["--config_file=configs/cleaner/smoke.yaml", f"--params_override={json.dumps(settings)}"]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
