@@ -159,14 +159,7 @@ def convert_extractor(loaded: LoadedModel, output: str | os.PathLike[str], **_: 
         ),
     }
     spec = tf.TensorSpec([None, HEIGHT, WIDTH, 1], tf.float32, name="image")
-    model, _proto = tf2onnx.convert.from_function(
-        tf.function(
-            lambda image: loaded.model(image, training=False), input_signature=[spec], autograph=False
-        ),
-        input_signature=[spec],
-        opset=OPSET,
-        output_path=None,
-    )
+    model = _from_function(lambda image: loaded.model(image, training=False), [spec])
     shapes: dict[str, list[int | str]] = {"image": ["batch", HEIGHT, WIDTH, 1], "embedding": ["batch", size]}
     return _write(model, output, ["image"], ["embedding"], shapes, metadata, weight_bytes(loaded.model))
 
@@ -194,12 +187,7 @@ def convert_siamese(loaded: LoadedModel, output: str | os.PathLike[str], **_: An
         logit = found[:1, EMBEDDING : EMBEDDING + 1] + found[1:, EMBEDDING + 1 :]
         return found[:1, :EMBEDDING], found[1:, :EMBEDDING], logit
 
-    model, _proto = tf2onnx.convert.from_function(
-        tf.function(compare, input_signature=signature, autograph=False),
-        input_signature=signature,
-        opset=OPSET,
-        output_path=None,
-    )
+    model = _from_function(compare, signature)
     metadata = _common_metadata(loaded, "siamese") | SIAMESE_METADATA
     metadata["signver.head"] = "concatenated embeddings"
     metadata |= _verification_metadata(loaded)
@@ -244,14 +232,15 @@ def _convert_cleaner(
 ) -> pathlib.Path:
     batch = None if dynamic_batch else 1
     spec = tf.TensorSpec([batch, SIDE, SIDE, 3], tf.float32, name="input")
-    model, _ = tf2onnx.convert.from_function(
-        tf.function(clean, input_signature=[spec], autograph=False),
-        input_signature=[spec],
-        opset=OPSET,
-        output_path=None,
-    )
+    model = _from_function(clean, [spec])
     shape: list[int | str] = ["batch" if dynamic_batch else 1, SIDE, SIDE, 3]
     return _write(model, output, ["input"], ["output"], {"input": shape, "output": shape}, metadata, weights)
+
+
+def _from_function(function: Callable[..., Any], signature: Sequence[tf.TensorSpec]) -> onnx.ModelProto:
+    # There is no `if` on tensors in any of them, and AutoGraph would rewrite the source of every layer.
+    traced = tf.function(function, input_signature=signature, autograph=False)
+    return tf2onnx.convert.from_function(traced, input_signature=signature, opset=OPSET, output_path=None)[0]
 
 
 def _write(

@@ -105,10 +105,10 @@ def start_from(model: tf.keras.Model, images: np.ndarray, writers: np.ndarray, f
     axes = np.pad(share[:, np.newaxis] * axes, ((0, 0), (0, components.units - axes.shape[1])))
     units = seen @ axes
     # What is learned starts from values around 1.
-    size = max(float(np.sqrt(np.mean(units**2))), 1e-12)
+    size = _size(units)
     components.set_weights([axes / size, -mean @ axes / size])
     kernel = _whitening(units, writers, forged)
-    kernel /= max(float(np.sqrt(np.mean((units @ kernel / size) ** 2))), 1e-12)
+    kernel /= _size(units @ kernel / size)
     model.get_layer("whitening").set_weights([kernel, np.zeros(len(kernel))])
     density.set_weights([_second_moment(units @ kernel)])
 
@@ -129,7 +129,7 @@ def adapt(model: tf.keras.Model, images: np.ndarray, writers: np.ndarray, forged
     middle = _NEW_MIDDLE * seen.mean(axis=0)
     size = max(float(np.sqrt(np.mean(np.sum(seen**2, axis=1)))), 1e-12)
     turned = _whitening(seen - middle, writers, forged)
-    turned /= max(float(np.sqrt(np.mean(((seen - middle) @ turned) ** 2))), 1e-12)
+    turned /= _size((seen - middle) @ turned)
     whitening.set_weights([kernel @ turned, (bias - middle) @ turned])
     # What strangers were like, seen with new eyes.
     before = density.get_weights()[0].astype(np.float64) + np.outer(middle, middle) / size**2
@@ -146,14 +146,13 @@ def _whitening(rows: np.ndarray, writers: np.ndarray, forged: np.ndarray) -> np.
     recognition"; W is drawn towards a round covariance of the same size. Without two genuine signatures of a
     writer there is nothing to whiten.
     """
-    unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    within, count = np.zeros((rows.shape[1], rows.shape[1])), 0
+    unit = _unit(rows)
+    within = np.zeros((rows.shape[1], rows.shape[1]))
     for writer in np.unique(writers):
         own = unit[(writers == writer) & ~forged]
         if len(own) > 1:
             away = own - own.mean(axis=0)
             within += away.T @ away * (len(own) / (len(own) - 1))
-            count += len(own)
     size = np.trace(within) / len(within)
     if not size:
         return np.eye(len(within))
@@ -163,8 +162,18 @@ def _whitening(rows: np.ndarray, writers: np.ndarray, forged: np.ndarray) -> np.
 
 def _second_moment(rows: np.ndarray) -> np.ndarray:
     """Of directions: float64 [d, d], its trace 1."""
-    unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    unit = _unit(rows)
     return unit.T @ unit / len(unit)
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """Each of length 1."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def _size(values: np.ndarray) -> float:
+    """Root mean square, never nothing."""
+    return max(float(np.sqrt(np.mean(values**2))), 1e-12)
 
 
 def embed(model: tf.keras.Model, images: np.ndarray, batch: int = 64) -> np.ndarray:

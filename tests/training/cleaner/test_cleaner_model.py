@@ -91,17 +91,20 @@ def data(tmp_path_factory):
     return folder
 
 
-def train(data, model_dir, experiment, **changes):
-    override = {
-        "task": {
-            "train_data": {"input_path": f"{data}/train*"},
-            "validation_data": {"input_path": f"{data}/eval*"},
-        }
-    } | changes
+def train(data, model_dir, experiment, *flags, task=None, **changes):
+    inputs = {
+        "train_data": {"input_path": f"{data}/train*"},
+        "validation_data": {"input_path": f"{data}/eval*"},
+    }
+    override = {"task": inputs | (task or {})} | changes
     command = [sys.executable, "-W", "ignore", "-m", "training.train", f"--experiment={experiment}"]
     options = ["--config_file=configs/cleaner/smoke.yaml", f"--params_override={json.dumps(override)}"]
     done = subprocess.run(
-        [*command, *options, f"--model_dir={model_dir}"], cwd=ROOT, capture_output=True, text=True
+        [*command, *options, *flags, f"--model_dir={model_dir}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]
@@ -140,20 +143,8 @@ def test_the_autoencoder_trains_by_the_same_command(data, tmp_path):
 @pytest.mark.slow
 def test_a_process_ends_when_its_training_does(data, tmp_path):
     """Also where pairs are still made ahead: the last of four workers is not even up after one step."""
-    settings = {
-        "task": {"workers": 4, "train_data": {"input_path": f"{data}/train*", "global_batch_size": 4}},
-        "trainer": {"train_steps": 1},
-    }
-    command = ["training.train", "--experiment=cleaner_unet", "--mode=train", f"--model_dir={tmp_path}"]
-    command += ["--config_file=configs/cleaner/smoke.yaml", f"--params_override={json.dumps(settings)}"]
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", *command],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    one = {"task": {"workers": 4}, "trainer": {"train_steps": 1}}
+    assert train(data, tmp_path, "cleaner_unet", "--mode=train", **one)["train"]
 
 
 @pytest.mark.parametrize(
