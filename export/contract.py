@@ -14,6 +14,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from signver.cleaner import SIDE
+from signver.index import PRIOR_PAIRS, RIDGE
 from signver.pipeline import MARGIN as CROP_MARGIN
 from signver.preprocessing import BALANCE, FLATTEST, HEIGHT, SPREAD, WIDTH
 from training.errors import UserError
@@ -208,10 +209,14 @@ def _extractor_steps(metadata: dict[str, str]) -> tuple[list[dict[str, Any]], li
             {
                 "step": "references",
                 "consistency": float(metadata["signver.consistency"]),
-                "prior_pairs": 1,
-                "text": "Of k references take instead of the cosine: their mean cosine with the questioned "
-                "signature, plus consistency, minus (consistency * prior_pairs + sum of the cosines of their "
-                "k (k - 1) / 2 pairs) / (prior_pairs + k (k - 1) / 2).",
+                "prior_pairs": PRIOR_PAIRS,
+                "ridge": RIDGE,
+                "text": "Of k > 1 references take instead of the cosine: consistency + (e - d) / 2. B is "
+                "the inverse of the matrix of the references' cosines, ridge added to its diagonal, with a "
+                "border of ones and a corner of 0. d = 1 - c' B c, c being their cosines with the questioned "
+                "signature and a 1. e is the mean of (f - ridge / (k - 1)) (1 - 1 / k^2) + ridge / k, "
+                "weighted k (k - 1) / 2, and of (1 - consistency) (1 + 1 / k) + ridge / k, weighted "
+                "prior_pairs, where f is the mean over references i of 1 / B_ii - ridge.",
             }
         )
     return before, after

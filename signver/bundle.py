@@ -21,6 +21,7 @@ from signver.cleaner import Cleaner
 from signver.detector import Detector
 from signver.errors import SignVerError
 from signver.extractor import MetricExtractor
+from signver.index import PRIOR_PAIRS, RIDGE
 from signver.matcher import Matcher
 from signver.model_file import open_model
 from signver.onnx_file import read_header
@@ -211,6 +212,13 @@ def _consistency(model: Mapping[str, Any]) -> float | None:
     found = steps[0].get("consistency")
     if not isinstance(found, int | float) or not -1.0 <= found <= 1.0:
         raise SignVerError(f"{manifests.NAME}: consistency {found!r:.40} is no cosine.")
+    rule = steps[0].get("ridge"), steps[0].get("prior_pairs")
+    if rule != (RIDGE, PRIOR_PAIRS):
+        raise SignVerError(
+            f"{manifests.NAME}: holds several references against each other by ridge {rule[0]!r:.40}, "
+            f"prior_pairs {rule[1]!r:.40}; this SDK by {RIDGE}, {PRIOR_PAIRS}. Make the bundle anew with "
+            "`python -m export bundle`."
+        )
     return float(found)
 
 

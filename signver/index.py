@@ -20,8 +20,10 @@ FORMAT = 1
 _LONGEST_NAME = 200
 # Under this many writers one product of matrices takes less than a millisecond, and loading faiss a hundred.
 _FAISS_FROM = 10_000
-# So many more than asked for are fetched and scored again in float64: rounding then changes no order.
-_SPARE = 16
+# So many more than asked for are picked by one product each and then scored in full.
+_SPARE = 256
+# How several references are held against each other, see `Template`.
+RIDGE, PRIOR_PAIRS = 0.1, 2
 _ENTRIES = ("header.npy", "embeddings.npy", "owners.npy")
 
 Backend = Literal["auto", "faiss", "numpy"]
@@ -35,8 +37,9 @@ class SignatureIndex:
         index.search(extractor.extract("questioned.png"))    # [("alice", 0.93)]
         index.save("writers.index")
 
-    A writer is scored as `Matcher` scores one, see `template`. The search is exact, with faiss or without.
-    May be used from several threads.
+    A writer is scored as `Matcher` scores one, see `Template`; of more than 256 writers, those who score
+    highest by one product each (`_first_look`). With faiss or without, the answer is the same. May be used
+    from several threads.
 
     Args:
       model: what the embeddings are comparable within, `MetricExtractor.identity`; embeddings of another
@@ -120,7 +123,7 @@ class SignatureIndex:
         Args:
           query: float [d].
           count: how many at most.
-          consistency: as for `template`.
+          consistency: as for `Template`.
 
         Raises:
           SignVerError: an embedding of another length, or without direction.
@@ -191,33 +194,35 @@ class SignatureIndex:
 
 
 class _Searcher:
-    """One state of an index, made ready: float32 rows for the first pick, float64 for the order."""
+    """One state of an index, made ready: float32 rows for the first pick, then each writer's `Template`."""
 
     def __init__(self, writers: dict[str, np.ndarray], backend: Backend, consistency: float | None):
         self.consistency = consistency
         self._names = sorted(writers)
-        templates = [template(writers[name], consistency) for name in self._names]
-        # A query has a 1 behind it: what is added to a writer's cosine is one more product.
-        self._exact = np.stack([np.append(mean, added) for mean, added in templates])
-        self._rows = self._exact.astype(np.float32)
+        self._references = [writers[name] for name in self._names]
+        self._templates: dict[int, Template] = {}
+        rows = [_first_look(references, consistency) for references in self._references]
+        self._rows = np.stack(rows).astype(np.float32)
         self._faiss = _faiss_index(self._rows, backend)
 
     def search(self, query: np.ndarray, count: int) -> list[tuple[str, float]]:
         wanted = min(count + _SPARE, len(self._names))
         exact = query.astype(np.float64)
-        exact = np.append(exact / np.linalg.norm(exact), 1.0)
-        query = exact.astype(np.float32)
+        exact /= np.linalg.norm(exact)
+        first = np.append(exact, 1.0).astype(np.float32)
         if self._faiss is not None:
-            places = self._faiss.search(np.ascontiguousarray(query[np.newaxis]), wanted)[1][0]
+            places = self._faiss.search(np.ascontiguousarray(first[np.newaxis]), wanted)[1][0]
         else:
-            scores = self._rows @ query
-            places = np.argpartition(-scores, wanted - 1)[:wanted]
-        # Row by row, not as a product of matrices, whose rounding depends on where a row lies.
-        found = (self._exact[places] * exact).sum(axis=1)
-        ranked = sorted(
-            zip(found.tolist(), places.tolist(), strict=True), key=lambda pair: (-pair[0], pair[1])
-        )
+            places = np.argpartition(-(self._rows @ first), wanted - 1)[:wanted]
+        found = [(self._template(place).similarity(exact), place) for place in places.tolist()]
+        ranked = sorted(found, key=lambda pair: (-pair[0], pair[1]))
         return [(self._names[place], score) for score, place in ranked[:count]]
+
+    def _template(self, place: int) -> Template:
+        """Made when first needed: an inverse each, and most writers are never near."""
+        if place not in self._templates:
+            self._templates[place] = Template(self._references[place], self.consistency)
+        return self._templates[place]
 
 
 def _faiss_index(rows: np.ndarray, backend: Backend) -> Any:
@@ -234,30 +239,73 @@ def _faiss_index(rows: np.ndarray, backend: Backend) -> Any:
     return index
 
 
-def template(references: np.ndarray, consistency: float | None = None) -> tuple[np.ndarray, float]:
-    """What a writer is scored by: similarity = mean @ embedding of length 1 + added.
+class Template:
+    """What a writer's references say of any other signature: whether it is what this hand would write.
 
-    Without `consistency` the mean has length 1 and nothing is added: a cosine. With it, several references
-    are held against each other: who signs much the same each time must be met more closely than who varies.
-    The similarity is the mean cosine with the references, less their own mean cosine with each other, plus
-    `consistency`, so that one threshold serves any number of references. Few references say little of a hand:
-    their mean cosine is averaged with one imagined pair of usual likeness. On skilled forgeries of five
-    references this makes about a third fewer mistakes than the cosine with their mean (docs/verification.md).
+    Without `consistency`, and for one reference, the similarity is the cosine with the references' mean.
+    With it, several references are held against each other: who signs much the same each time must be met
+    more closely than who varies, and more closely in all that stays the same than in what varies from one
+    reference to the next. So d, the squared distance to the nearest mean of the references, takes their best
+    weights, negative ones too, which sum to 1; the square of each costs `RIDGE`. What d should be is known
+    from the references themselves: each is measured from the others in the same way. Few references say
+    little of a hand, so that is averaged with `PRIOR_PAIRS` imagined pairs of usual likeness.
+    Similarity = consistency + (what d should be - d) / 2, which for one reference is the cosine again: one
+    threshold serves any number of references. docs/realism.md has what each part gains.
+
+    This is ordinary kriging: d is its variance, and Dubrule 1983, "Cross validation of kriging in a unique
+    neighborhood", has why one inverse tells how far each reference is from the others.
 
     Args:
       references: float [k, d], each of length 1.
       consistency: mean cosine of two genuine signatures of a writer, `MetricExtractor.consistency`.
+    """
 
-    Returns:
-      float64 [d], and a number.
+    def __init__(self, references: np.ndarray, consistency: float | None = None):
+        self._references = references
+        self._consistency = consistency
+        count = len(references)
+        self._inverse = None
+        if count == 1 or consistency is None:
+            return
+        rows = np.asarray(references, np.float64)
+        system = np.ones((count + 1, count + 1))
+        system[:count, :count] = rows @ rows.T + RIDGE * np.eye(count)
+        system[count, count] = 0
+        self._inverse = np.linalg.inv(system)
+        # Less than all references are a little farther from the one that is left out than all from another.
+        own = float(np.mean(1 / np.diag(self._inverse)[:count])) - RIDGE - RIDGE / (count - 1)
+        own = own * (1 - 1 / count**2) + RIDGE / count
+        usual = (1 - consistency) * (1 + 1 / count) + RIDGE / count
+        pairs = count * (count - 1) / 2
+        self._expected = (pairs * own + PRIOR_PAIRS * usual) / (pairs + PRIOR_PAIRS)
+
+    def similarity(self, embedding: np.ndarray) -> float:
+        """What is held against the threshold.
+
+        Args:
+          embedding: float64 [d], of length 1.
+        """
+        rows = np.asarray(self._references, np.float64)
+        if self._inverse is None or self._consistency is None:
+            total = rows.sum(axis=0)
+            return float(total @ embedding) / max(float(np.linalg.norm(total)), 1e-12)
+        near = np.append(rows @ embedding, 1.0)
+        return self._consistency + (self._expected - 1 + float(near @ self._inverse @ near)) / 2
+
+
+def _first_look(references: np.ndarray, consistency: float | None) -> np.ndarray:
+    """Nearly `Template` as one product, float64 [d + 1], with an embedding and a 1 behind it.
+
+    The mean cosine, less how alike the references are among themselves.
     """
     rows = np.asarray(references, np.float64)
     total, count = rows.sum(axis=0), len(rows)
     if count == 1 or consistency is None:
-        return total / max(float(np.linalg.norm(total)), 1e-12), 0.0
+        return np.append(total / max(float(np.linalg.norm(total)), 1e-12), 0.0)
     pairs = count * (count - 1) / 2
     likeness = (float(total @ total) - count) / 2
-    return total / count, consistency - (consistency + likeness) / (1 + pairs)
+    usual = (PRIOR_PAIRS * consistency + likeness) / (PRIOR_PAIRS + pairs)
+    return np.append(total / count, consistency - usual)
 
 
 def unit_rows(embeddings: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 from signver.errors import SignVerError
-from signver.index import SignatureIndex, template, unit_rows
+from signver.index import SignatureIndex, Template, unit_rows
 
 
 class Matcher:
@@ -53,7 +53,7 @@ class Matcher:
         return 1.0 - self.cosine_similarity(first, second)
 
     def similarity(self, references: np.ndarray, questioned: np.ndarray) -> float:
-        """What is held against the threshold: `cosine_similarity` for one reference, see `template` for more.
+        """What is held against the threshold: `cosine_similarity` for one reference, see `Template` for more.
 
         Args:
           references: float [d] or [k, d], of one writer.
@@ -66,8 +66,7 @@ class Matcher:
             references, questioned = questioned, references
         rows, query = unit_rows(references), _unit(questioned)
         _check_lengths(rows.shape[1], query.size)
-        mean, added = template(rows, self.consistency)
-        return float(mean @ query) + added
+        return Template(rows, self.consistency).similarity(query)
 
     def verify(self, first: np.ndarray, second: np.ndarray, threshold: float | None = None) -> bool:
         """Whether two signatures, or several references and a signature, are of one writer.

@@ -93,14 +93,36 @@ export function similarity(references, questioned, steps) {
   const mean = units[0].map((_, place) => units.reduce((sum, one) => sum + one[place], 0) / units.length);
   const step = steps.find((one) => one.step === "references");
   if (units.length === 1 || !step) return dot(unit(questioned), unit(mean));
-  let pairs = 0;
-  let alike = 0;
-  for (let first = 0; first < units.length; first++) {
-    for (let second = 0; second < first; second++) {
-      pairs += 1;
-      alike += dot(units[first], units[second]);
+  const { consistency, ridge, prior_pairs: prior } = step;
+  const count = units.length;
+  const system = units.map((one, row) => [...units.map((two, column) => dot(one, two) + (row === column ? ridge : 0)), 1]);
+  const border = inverse([...system, [...units.map(() => 1), 0]]);
+  const near = [...units.map((one) => dot(one, unit(questioned))), 1];
+  const away = 1 - dot(near, border.map((row) => dot(row, near)));
+  const own = units.reduce((sum, _, place) => sum + 1 / border[place][place] - ridge, 0) / count;
+  const pairs = (count * (count - 1)) / 2;
+  const expected =
+    (pairs * ((own - ridge / (count - 1)) * (1 - 1 / count ** 2) + ridge / count) +
+      prior * ((1 - consistency) * (1 + 1 / count) + ridge / count)) /
+    (pairs + prior);
+  return consistency + (expected - away) / 2;
+}
+
+/** Of a square matrix, by Gauss and Jordan; the largest pivot first. */
+function inverse(matrix) {
+  const size = matrix.length;
+  const rows = matrix.map((row, place) => [...row, ...row.map((_, column) => (place === column ? 1 : 0))]);
+  for (let step = 0; step < size; step++) {
+    let best = step;
+    for (let row = step; row < size; row++) if (Math.abs(rows[row][step]) > Math.abs(rows[best][step])) best = row;
+    [rows[step], rows[best]] = [rows[best], rows[step]];
+    const pivot = rows[step][step];
+    rows[step] = rows[step].map((value) => value / pivot);
+    for (let row = 0; row < size; row++) {
+      if (row === step) continue;
+      const factor = rows[row][step];
+      rows[row] = rows[row].map((value, column) => value - factor * rows[step][column]);
     }
   }
-  const usual = (step.consistency * step.prior_pairs + alike) / (step.prior_pairs + pairs);
-  return dot(unit(questioned), mean) + step.consistency - usual;
+  return rows.map((row) => row.slice(size));
 }

@@ -337,6 +337,7 @@ REFUSED = [
     (set_key("models", "detector", "thresholds", "score", "value", value=0.9), "the manifest says another"),
     (set_key("models", "detector", "labels", "1", value="date"), "its labels are"),
     (text('"schema_version"', '"format": "signver-bundle", "schema_version"'), "stands twice"),
+    (text('"ridge": 0.1', '"ridge": 0.2'), "by ridge 0.2, prior_pairs 2; this SDK by 0.1, 2"),
     (text('"value": 0.1', '"value": NaN'), "NaN is no JSON number"),
     (text('"value": 0.1', '"value": 1e999'), "too large or too long"),
     (text('"value": 0.1', f'"value": {"9" * 5000}'), "a number of 5,000 digits"),

@@ -50,20 +50,78 @@ def test_search_ranks_as_a_matcher_that_knows_the_usual_consistency():
     assert dict(index.search(query, 50)) != pytest.approx(scores, abs=1e-3)
 
 
+def farness(references, query):
+    """Least |query - weights @ references|² + |weights|² / 10 where the weights sum to 1."""
+    rest, last = references[:-1] - references[-1], references[-1]
+    count = len(rest)
+    # The last weight is 1 less the others.
+    costs = math.sqrt(0.1) * np.vstack([np.eye(count), -np.ones(count)])
+    left = np.vstack([rest.T, costs])
+    right = np.concatenate([query - last, np.zeros(count), [-math.sqrt(0.1)]])
+    weights = np.linalg.lstsq(left, right, rcond=None)[0]
+    return float(np.sum((left @ weights - right) ** 2))
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_several_references_are_a_span_and_tell_how_near_its_writer_comes(count):
+    rows = embeddings(count + 1, 16).astype(np.float64)
+    references, query = rows[:-1], rows[-1]
+    left_out = [farness(np.delete(references, n, axis=0), references[n]) for n in range(count)]
+    own = (np.mean(left_out) - 0.1 / (count - 1)) * (1 - 1 / count**2) + 0.1 / count
+    usual = (1 - 0.6) * (1 + 1 / count) + 0.1 / count
+    pairs = count * (count - 1) / 2
+    expected = (pairs * own + 2 * usual) / (pairs + 2)
+    found = Matcher(consistency=0.6).similarity(references, query)
+    assert found == pytest.approx(0.6 + (expected - farness(references, query)) / 2, abs=1e-6)
+
+
+def test_one_reference_scores_as_the_cosine():
+    first, second = embeddings(2)
+    assert Matcher(consistency=0.8).similarity(first, second) == pytest.approx(
+        float(first @ second), abs=1e-6
+    )
+
+
 def test_a_steady_writer_must_be_met_more_closely():
     steady, query = np.array([1.0, 0, 0]), np.array([0.9, math.sqrt(1 - 0.81), 0])
     same = np.stack([steady, steady, steady])
     apart = np.stack([[0.8, 0, 0.6], [0.8, 0, -0.6], steady])
     matcher = Matcher(0.85, consistency=0.8)
     assert matcher.verify(steady, query)  # one reference says nothing of the hand: the cosine, 0.9
-    assert matcher.similarity(same, query) == pytest.approx(0.9 - 0.15)  # (0.8 + 3) / 4 is 0.95
+    # Of 0.2 away where 0 would be usual, but for two imagined pairs of 0.27 beside three.
+    assert matcher.similarity(same, query) == pytest.approx(0.8 + (2 / 5 * 0.8 / 3 - 0.2) / 2)
     assert not matcher.verify(same, query)
-    usual = (0.8 + 0.28 + 0.8 + 0.8) / 4
-    assert matcher.similarity(apart, query) == pytest.approx(0.9 * 2.6 / 3 + 0.8 - usual)
-    assert matcher.verify(apart, query)
+    assert matcher.similarity(apart, query) > matcher.similarity(same, query)
     assert matcher.similarity(query, apart) == matcher.similarity(apart, query)
     # SignVer's matcher, which knows no consistency, takes the cosine with the mean.
     assert Matcher(0.85).similarity(same, query) == pytest.approx(0.9)
+
+
+def test_what_varies_between_references_may_vary_in_a_signature():
+    def turned(towards, degrees):
+        row = np.zeros(8)
+        row[0], row[towards] = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+        return row
+
+    references = np.stack([turned(1, degrees) for degrees in (-20, -10, 0, 10)])
+    matcher = Matcher(consistency=0.9)
+    along, aside = (matcher.similarity(references, turned(towards, 20)) for towards in (1, 2))
+    assert along > aside + 0.02
+
+
+def test_of_very_many_writers_the_best_are_found():
+    """Writers are picked by one product each; who scores best in full is among them."""
+    rng = np.random.default_rng(0)
+    hands, away = rng.normal(size=(800, 1, 64)), rng.normal(size=(800, 6, 64))
+    signatures = hands + 0.7 * away
+    index, matcher = SignatureIndex(), Matcher(consistency=0.6)
+    for number, own in enumerate(signatures):
+        index.add(f"writer {number:04d}", own[:5])
+    for number in range(0, 800, 200):
+        query = signatures[number, 5]
+        scores = {name: matcher.similarity(index.references(name), query) for name in index.counts()}
+        expected = sorted(scores, key=lambda name: -scores[name])[:3]
+        assert [name for name, _ in index.search(query, 3, 0.6)] == expected
 
 
 def test_equal_writers_come_by_name():
@@ -76,7 +134,7 @@ def test_equal_writers_come_by_name():
 
 def test_faiss_gives_the_same_answers():
     pytest.importorskip("faiss", reason="faiss is not installed; pip install 'signver-harness[faiss]'")
-    plain, fast = (filled(400, 2, backend) for backend in ("numpy", "faiss"))
+    plain, fast = (filled(600, 2, backend) for backend in ("numpy", "faiss"))
     for query in embeddings(30, seed=9):
         assert fast.search(query, 10) == plain.search(query, 10)
 

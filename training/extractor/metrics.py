@@ -1,9 +1,9 @@
 """Figures of verification: error rates over pairs, their uncertainty over writers, calibration.
 
-A pair's score is the cosine of two embeddings; with k references it is their mean cosine less how alike they
-are among themselves (`pair_scores`). High means genuine. Three kinds of pair are kept apart: genuine (two
-genuine signatures of a writer), skilled (a genuine one and a forgery of it), random (genuine ones of two
-writers). "Skilled EER" sets genuine against skilled.
+A pair's score is the cosine of two embeddings; with k references it is how near the embedding is to what
+they have in common, against how near they are to each other (`pair_scores`). High means genuine. Three kinds
+of pair are kept apart: genuine (two genuine signatures of a writer), skilled (a genuine one and a forgery of
+it), random (genuine ones of two writers). "Skilled EER" sets genuine against skilled.
 Intervals resample writers, not pairs: pairs of one writer are no independent evidence.
 """
 
@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 _RANDOM_PER_WRITER = 200
+# Of `signver.index`.
+_RIDGE, _PRIOR_PAIRS = 0.1, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +53,7 @@ def pair_scores(
         writer, each against all signatures that it does not hold.
       seed: of the enrolments and of the random pairs.
       usual: mean cosine of a writer's genuine signatures, `consistency`: several references then score as
-        `signver.index.template` has it. None takes the cosine with their mean.
+        `signver.index.Template` has it. None takes the cosine with their mean.
     """
     unit = embeddings.astype(np.float64)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
@@ -90,21 +92,39 @@ def _enrolled(
     genuine, against = [], [[] for _ in groups]  # type: ignore[var-annotated]
     for _ in range(10):
         mixed = rng.permutation(own)
-        template, added = _template(unit[mixed[:references]], usual)
-        genuine.append(unit[mixed[references:]] @ template + added)
+        enrolled = unit[mixed[:references]]
+        genuine.append(_similarities(enrolled, unit[mixed[references:]], usual))
         for place, group in enumerate(groups):
-            against[place].append(unit[group] @ template + added)
+            against[place].append(_similarities(enrolled, unit[group], usual))
     return np.concatenate(genuine), [np.concatenate(scores) for scores in against]
 
 
-def _template(rows: np.ndarray, usual: float | None) -> tuple[np.ndarray, float]:
-    """As `signver.index.template`, which this package may not import; a test holds them equal."""
-    mean, count = rows.mean(axis=0), len(rows)
+def _similarities(references: np.ndarray, rows: np.ndarray, usual: float | None) -> np.ndarray:
+    """As `signver.index.Template`, which this package may not import; a test holds them equal.
+
+    Args:
+      references: float64 [k, d], of length 1; two at least.
+      rows: float64 [n, d], of length 1.
+      usual: see `pair_scores`.
+
+    Returns:
+      float64 [n].
+    """
+    count = len(references)
     if usual is None:
-        return mean / max(float(np.linalg.norm(mean)), 1e-12), 0.0
+        mean = references.mean(axis=0)
+        return rows @ mean / max(float(np.linalg.norm(mean)), 1e-12)
+    system = np.ones((count + 1, count + 1))
+    system[:count, :count] = references @ references.T + _RIDGE * np.eye(count)
+    system[count, count] = 0
+    inverse = np.linalg.inv(system)
+    own = np.mean(1 / np.diag(inverse)[:count]) - _RIDGE - _RIDGE / (count - 1)
+    own = own * (1 - 1 / count**2) + _RIDGE / count
+    prior = (1 - usual) * (1 + 1 / count) + _RIDGE / count
     pairs = count * (count - 1) / 2
-    alike = (rows @ rows.T)[np.triu_indices(count, 1)].sum()
-    return mean, float(usual - (usual + alike) / (1 + pairs))
+    expected = (pairs * own + _PRIOR_PAIRS * prior) / (pairs + _PRIOR_PAIRS)
+    near = np.column_stack([rows @ references.T, np.ones(len(rows))])
+    return usual + (expected - 1 + ((near @ inverse) * near).sum(axis=1)) / 2
 
 
 def pooled(scores: Sequence[Scores], kind: str) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from scipy.cluster.vq import kmeans2
+from scipy.spatial.distance import cdist
 
 from training.extractor.preprocessing import HEIGHT, WIDTH
 
@@ -27,7 +29,9 @@ _LEFT = 0.55
 # By how many cells down and across two strokes may be apart whose directions are counted together.
 _APART = ((0, 2), (2, 0), (2, 2), (2, -2), (0, 4), (4, 0), (4, 4), (4, -4))
 # What is known, and how far each part counts, as a spread over signatures.
-_KNOWN = {"histograms": 1.0, "hinges": 1.4, "pairs": 1.0}
+_KNOWN = {"histograms": 1.0, "hinges": 1.4, "pairs": 1.0, "shapes": 0.7}
+# Signatures that kinds of shapes are found from.
+_SHAPED = 1500
 # How far the covariance within writers is drawn towards a round one: few writers do not tell all of it.
 _ROUND = 1.0
 # What new writers count for when an extractor is adapted to them: their middle, and their density.
@@ -60,6 +64,7 @@ def extractor(
         Histograms(dtype="float32", name="histograms")(strokes),
         Hinges(dtype="float32", name="hinges")(image),
         Pairs(dtype="float32", name="pairs")(strokes),
+        Shapes(dtype="float32", name="shapes")(strokes),
     ]
     # The last coordinate is `Density`'s.
     length = embedding - 1
@@ -87,6 +92,10 @@ def start_from(model: tf.keras.Model, images: np.ndarray, writers: np.ndarray, f
       writers: int [n], who wrote each.
       forged: bool [n].
     """
+    some = images[:: -(-len(images) // _SHAPED)]
+    model.get_layer("shapes").learn(
+        embed(tf.keras.Model(model.input, model.get_layer("strokes").output), some)
+    )
     seen = embed(tf.keras.Model(model.input, model.get_layer("known").output), images).astype(np.float64)
     mean = seen.mean(axis=0)
     seen -= mean
@@ -97,12 +106,7 @@ def start_from(model: tf.keras.Model, images: np.ndarray, writers: np.ndarray, f
         share[part] = wanted / max(float(np.sqrt(np.mean(np.sum(seen[:, part] ** 2, axis=1)))), 1e-12)
         start = part.stop
     components, density = model.get_layer("components"), model.get_layer("embedding")
-    values, axes = np.linalg.eigh((seen * share).T @ (seen * share))
-    # An eigenvector's sign is the library's whim.
-    axes = axes[:, np.argsort(-values)[: components.units]]
-    axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
-    # An embedding longer than what is known has nothing more to hold at first.
-    axes = np.pad(share[:, np.newaxis] * axes, ((0, 0), (0, components.units - axes.shape[1])))
+    axes = share[:, np.newaxis] * _principal_axes(seen * share, components.units)
     units = seen @ axes
     # What is learned starts from values around 1.
     size = _size(units)
@@ -158,6 +162,17 @@ def _whitening(rows: np.ndarray, writers: np.ndarray, forged: np.ndarray) -> np.
         return np.eye(len(within))
     values, axes = np.linalg.eigh(within / size)
     return (axes / np.sqrt(np.maximum(values, 0) + _ROUND)) @ axes.T
+
+
+def _principal_axes(rows: np.ndarray, count: int) -> np.ndarray:
+    """Those along which rows about 0 vary most, float64 [d, count]; 0 where they vary along fewer."""
+    if len(rows) < rows.shape[1]:
+        axes = np.linalg.svd(rows, full_matrices=False)[2][:count].T
+    else:
+        axes = np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, :count]
+    # An eigenvector's sign is the library's whim.
+    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
+    return np.pad(axes, ((0, 0), (0, count - axes.shape[1])))
 
 
 def _second_moment(rows: np.ndarray) -> np.ndarray:
@@ -255,6 +270,99 @@ class Pairs(tf.keras.layers.Layer):
             tf.matmul(here, there, transpose_a=True), [-1, _DIRECTIONS * _DIRECTIONS * len(_APART)]
         )
         return tf.math.l2_normalize(tf.sqrt(counts + 1e-7), axis=1)
+
+
+class Shapes(tf.keras.layers.Layer):
+    """Which small shapes a hand writes, roughly where, and how they differ from the usual ones of their kind.
+
+    Vectors of locally aggregated descriptors: Jégou, Douze, Schmid and Pérez 2010, "Aggregating local
+    descriptors into a compact image representation"; for writers Christlein, Bernecker and Angelopoulou 2015,
+    "Writer identification using VLAD encoded contour-Zernike moments". A shape is what nine cells hold; kinds
+    are shared softly, and place counts among what makes a kind. `learn` finds the kinds.
+    """
+
+    _AXES, _KINDS = 24, 48
+    # How many cells apart the nine cells of a shape are, in each of three rows.
+    _STEP = 2
+    # A picture's half height and half width, against the spread of shapes along an axis.
+    _PLACE = 1.5
+    # Shapes that kinds are found from, and how much of the usual ink a shape holds at least.
+    _SAMPLE, _FEWEST = 60_000, 0.15
+
+    def build(self, shape: tf.TensorShape) -> None:
+        """Axes [72, 24] of shapes, their middle [24], how sharply kinds are parted, kinds [48, 26]."""
+        shapes = {"axes": (9 * _DIRECTIONS, self._AXES), "middle": (self._AXES,), "sharpness": ()}
+        initial = {"axes": "orthogonal", "middle": "zeros", "sharpness": "ones"}
+        for name, size in shapes.items():
+            setattr(self, name, self.add_weight(name, size, initializer=initial[name], trainable=False))
+        kinds = (self._KINDS, self._AXES + 2)
+        self.kinds = self.add_weight("kinds", kinds, initializer="random_normal", trainable=False)
+        y, x = np.meshgrid(*(self._PLACE * (2 * np.arange(n) + 1 - n) / n for n in shape[1:3]), indexing="ij")
+        self.places = np.stack([y, x], axis=-1).reshape(-1, 2).astype(np.float32)
+
+    def call(self, strokes: tf.Tensor) -> tf.Tensor:
+        """float32 [batch, 24, 48, 8] to float32 [batch, 1248] of length 1, by kind and axis."""
+        soft, roots = self._softened(strokes)
+        axes = tf.reshape(self.axes, [3, 3, _DIRECTIONS, self._AXES])
+        values = self._around(roots, axes) / tf.sqrt(self._around(soft, tf.ones_like(axes)))
+        values = tf.reshape(tf.nn.bias_add(values, self.middle), [-1, len(self.places), self._AXES])
+        kinds, places = self.kinds[:, : self._AXES], self.kinds[:, self._AXES :]
+        # Squared distances to kinds, less what all kinds share.
+        near = 2 * tf.matmul(self.places, places, transpose_b=True) - tf.reduce_sum(self.kinds**2, axis=1)
+        near += 2 * tf.matmul(values, kinds, transpose_b=True)
+        amount = self._around(soft, tf.ones([3, 3, _DIRECTIONS, self._KINDS]))
+        amount = tf.reshape(amount, [-1, len(self.places), self._KINDS])
+        shares = tf.nn.softmax(self.sharpness * near) * amount
+        total = tf.reduce_sum(shares, axis=1)[..., tf.newaxis]
+        shares = tf.transpose(shares, [0, 2, 1])
+        away = tf.concat([tf.matmul(shares, values), tf.matmul(shares, self.places)], axis=2)
+        away -= total * self.kinds
+        away /= tf.sqrt(total + 1e-3)
+        # A square root that keeps the sign, and does not blow up what is next to nothing.
+        away /= tf.sqrt(tf.abs(away) + 1e-2)
+        return tf.math.l2_normalize(tf.reshape(away, [-1, self._KINDS * (self._AXES + 2)]), axis=1)
+
+    def learn(self, strokes: np.ndarray) -> None:
+        """Finds axes and kinds: principal components and k-means of the shapes of some pictures.
+
+        Args:
+          strokes: float32 [n, 24, 48, 8]. Too few shapes for all kinds leave the layer as it is.
+        """
+        rng, parts = np.random.default_rng(0), []
+        pictures = 100
+        for start in range(0, len(strokes), pictures):
+            soft, roots = (
+                tf.image.extract_patches(
+                    values, [1, 3, 3, 1], [1, 1, 1, 1], [1, self._STEP, self._STEP, 1], "SAME"
+                ).numpy()
+                for values in self._softened(tf.constant(strokes[start : start + pictures]))
+            )
+            amount = soft.sum(axis=-1).ravel()
+            chosen = rng.permutation(np.flatnonzero(amount > max(self._FEWEST * amount.max(), 1e-3)))
+            chosen = chosen[: self._SAMPLE * pictures // max(len(strokes), pictures)]
+            shapes = roots.reshape(len(amount), -1)[chosen] / np.sqrt(amount[chosen, np.newaxis])
+            parts.append(np.column_stack([shapes, self.places[chosen % len(self.places)]]))
+        found = np.concatenate(parts).astype(np.float64)
+        if len(found) < 10 * self._KINDS:
+            return
+        shapes, places = found[:, :-2] - found[:, :-2].mean(axis=0), found[:, -2:]
+        values, axes = np.linalg.eigh(shapes.T @ shapes / len(shapes))
+        # Halfway to axes that count alike.
+        axes = axes[:, : -self._AXES - 1 : -1] / np.maximum(values[: -self._AXES - 1 : -1], 1e-9) ** 0.25
+        axes /= _size(shapes @ axes)
+        rows = np.column_stack([shapes @ axes, places])
+        kinds, _ = kmeans2(rows, self._KINDS, iter=25, minit="++", seed=0)
+        away = np.sort(cdist(rows[:: max(1, len(rows) // 5000)], kinds, "sqeuclidean"), axis=1)
+        sharpness = 2 / max(float(np.mean(away[:, 1] - away[:, 0])), 1e-9)
+        self.set_weights([axes, -found[:, :-2].mean(axis=0) @ axes, sharpness, kinds])
+
+    def _softened(self, strokes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Amounts of directions around each cell, float32 [batch, 24, 48, 8], and their square roots."""
+        soft = tf.nn.avg_pool2d(strokes, 2, 1, "SAME") + _mixed([[1e-6] * _DIRECTIONS])
+        return soft, tf.sqrt(soft)
+
+    def _around(self, cells: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        return tf.nn.conv2d(cells, kernel, 1, "SAME", dilations=self._STEP)
 
 
 class Hinges(tf.keras.layers.Layer):

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from signver.index import template
+from signver.index import Template
 from training.data import leaks
 from training.extractor import metrics, shortcuts
 
@@ -117,9 +117,11 @@ def test_several_references_score_as_in_the_sdk():
     rows, _, _ = uneven()
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     for count, usual in itertools.product((2, 3, 7), (None, 0.6)):
-        ours, theirs = metrics._template(unit[:count], usual), template(unit[:count], usual)
-        np.testing.assert_allclose(ours[0], theirs[0], atol=1e-12)
-        assert ours[1] == pytest.approx(theirs[1], abs=1e-12)
+        theirs = Template(unit[:count], usual)
+        expected = [theirs.similarity(row) for row in unit[20:40]]
+        np.testing.assert_allclose(
+            metrics._similarities(unit[:count], unit[20:40], usual), expected, atol=1e-12
+        )
 
 
 def test_intervals_resample_writers():

@@ -13,7 +13,7 @@ from training.extractor import metrics
 from training.extractor import model as network
 from training.extractor.preprocessing import normalise
 
-KNOWN = {"histograms": 1.0, "hinges": 1.4, "pairs": 1.0}
+KNOWN = {"histograms": 1.0, "hinges": 1.4, "pairs": 1.0, "shapes": 0.7}
 
 
 def written(writers, count):
@@ -90,6 +90,75 @@ def test_pairs_are_directions_some_way_apart():
     np.testing.assert_allclose(found[1], expected / np.linalg.norm(expected), atol=1e-5)
 
 
+def strokes_of(images):
+    return network.StrokeDirections()(images[..., np.newaxis].astype(np.float32) / 255).numpy()
+
+
+def test_shapes_are_summed_by_kind(images):
+    """Against descriptors written out cell by cell."""
+    strokes = strokes_of(images)
+    layer = network.Shapes()
+    layer(strokes[:1])
+    layer.learn(strokes)
+    axes, middle, sharpness, kinds = layer.get_weights()
+    assert axes.shape == (72, 24)
+    assert kinds.shape == (48, 26)
+    total, away = np.zeros(48), np.zeros((48, 26))
+    # The lower right border averages what there is.
+    soft = np.zeros((24, 48, 8))
+    for row, column in np.ndindex(24, 48):
+        soft[row, column] = strokes[0, row : row + 2, column : column + 2].mean(axis=(0, 1)) + 1e-6
+    for row, column in np.ndindex(24, 48):
+        cells = [(row + down, column + across) for down in (-2, 0, 2) for across in (-2, 0, 2)]
+        nine = [soft[y, x] if 0 <= y < 24 and 0 <= x < 48 else np.zeros(8) for y, x in cells]
+        shape = np.sqrt(np.concatenate(nine))
+        place = 1.5 * (2 * row - 23) / 24, 1.5 * (2 * column - 47) / 48
+        values = np.concatenate([shape / np.linalg.norm(shape) @ axes + middle, place])
+        near = np.exp(-sharpness * ((values - kinds) ** 2).sum(axis=1))
+        shares = near / near.sum() * (shape**2).sum()
+        total += shares
+        away += shares[:, np.newaxis] * (values - kinds)
+    away /= np.sqrt(total + 1e-3)[:, np.newaxis]
+    expected = (away / np.sqrt(np.abs(away) + 1e-2)).ravel()
+    found = layer(strokes[:1]).numpy()[0]
+    np.testing.assert_allclose(found, expected / np.linalg.norm(expected), atol=1e-4)
+
+
+def test_shapes_tell_letters_apart_wherever_they_stand(images):
+    layer = network.Shapes()
+    layer(strokes_of(images[:1]))
+    layer.learn(strokes_of(images))
+
+    def made(write, left):
+        picture = np.zeros((96, 192), np.uint8)
+        for place in range(left, left + 100, 25):
+            write(picture, place)
+        return layer(strokes_of(picture[np.newaxis])).numpy()[0]
+
+    def ring(picture, left):
+        cv2.circle(picture, (left, 48), 9, 255, 3, cv2.LINE_AA)
+
+    def corner(picture, left):
+        cv2.polylines(
+            picture, [np.array([(left - 9, 39), (left, 57), (left + 9, 39)])], False, 255, 3, cv2.LINE_AA
+        )
+
+    assert np.linalg.norm(made(ring, 40)) == pytest.approx(1, abs=1e-5)
+    assert made(ring, 40) @ made(ring, 45) > 0.8
+    assert made(ring, 40) @ made(corner, 40) < 0.6
+
+
+def test_too_few_shapes_leave_kinds_as_they_are(images):
+    layer = network.Shapes()
+    empty = np.zeros((3, 24, 48, 8), np.float32)
+    layer(empty)
+    before = layer.get_weights()
+    layer.learn(empty)
+    for found, expected in zip(layer.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert np.isfinite(layer(empty).numpy()).all()
+
+
 @pytest.mark.parametrize("filters", [[8, 8], []])
 def test_the_embedding_starts_as_the_principal_components_of_what_is_known(some, images, filters):
     model = network.extractor(filters, embedding=64)
@@ -119,10 +188,10 @@ def test_the_embedding_starts_as_the_principal_components_of_what_is_known(some,
 
 
 def test_an_embedding_may_be_longer_than_what_is_known(some, images):
-    model = network.extractor([8], embedding=1300)
+    model = network.extractor([8], embedding=2500)
     network.start_from(model, *some)
     found = model(images[:3, ..., np.newaxis].astype(np.float32) / 255).numpy()
-    assert found.shape == (3, 1300)
+    assert found.shape == (3, 2500)
     assert np.isfinite(found).all()
 
 
