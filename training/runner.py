@@ -85,12 +85,14 @@ def load_model(model_dir: str | os.PathLike[str], checkpoint: str = "best") -> L
     device.set_precision("float32")
     task = config.build_task(run["experiment"], params)
     model = task.build_model()
-    status = tf.train.Checkpoint(model=model).read(path)
     try:
+        status = tf.train.Checkpoint(model=model).read(path)
         status.expect_partial().assert_existing_objects_matched()
-    except (AssertionError, tf.errors.OpError) as error:
+    # ValueError: another shape.
+    except (AssertionError, ValueError, tf.errors.OpError) as error:
         raise UserError(
-            f"{path} does not fit the model of {folder / 'params.yaml'}: {_first_line(error)}"
+            f"{path} does not fit the model of {folder / 'params.yaml'}: {_first_line(error)}. Was it made "
+            "by another version?"
         ) from error
     return LoadedModel(run["experiment"], params, task, model, path)
 
@@ -383,7 +385,7 @@ class _Runner(train_lib.OrbitExperimentRunner):
         if "train" not in self._mode:
             return _ReadOnlyCheckpoints(self.trainer.checkpoint, self.model_dir)
         # Every rank restores from the model_dir; only the chief's manager writes there.
-        manager = tf.train.CheckpointManager if distribution.is_chief() else _ReadOnlyCheckpoints
+        manager = _Checkpoints if distribution.is_chief() else _ReadOnlyCheckpoints
         return manager(
             self.trainer.checkpoint,
             directory=self.model_dir,
@@ -394,7 +396,27 @@ class _Runner(train_lib.OrbitExperimentRunner):
         )
 
 
-class _ReadOnlyCheckpoints(tf.train.CheckpointManager):
+class _Checkpoints(tf.train.CheckpointManager):
+    """The stock manager, which says what is wrong with a checkpoint of another network."""
+
+    def restore_or_initialize(self) -> str | None:
+        """Restores the latest checkpoint, or what `task.init_checkpoint` names."""
+        path = self.latest_checkpoint
+        if path is None:
+            return super().restore_or_initialize()
+        try:
+            return self._restore(path)
+        except ValueError as error:
+            raise UserError(
+                f"{path} does not fit the model of this version: {_first_line(error)}. Name another "
+                "--model_dir, or go on with the version that it was trained by."
+            ) from error
+
+    def _restore(self, _: str) -> str | None:
+        return super().restore_or_initialize()
+
+
+class _ReadOnlyCheckpoints(_Checkpoints):
     """Restores like any manager and never writes."""
 
     def __init__(self, checkpoint: tf.train.Checkpoint, directory: str, **options: Any):
@@ -403,12 +425,10 @@ class _ReadOnlyCheckpoints(tf.train.CheckpointManager):
     def save(self, *_: Any, **__: Any) -> None:
         """Writes nothing."""
 
-    def restore_or_initialize(self) -> str | None:
-        """Restores the latest checkpoint's objects that exist here; evaluation has no optimizer."""
-        if self.latest_checkpoint is None:
-            return super().restore_or_initialize()
-        self.checkpoint.restore(self.latest_checkpoint).expect_partial()
-        return self.latest_checkpoint
+    def _restore(self, path: str) -> str | None:
+        """Objects that exist here; evaluation has no optimizer."""
+        self.checkpoint.restore(path).expect_partial()
+        return path
 
 
 def build_optimizer(experiment: Experiment, model: tf.keras.Model) -> tf.keras.optimizers.Optimizer:

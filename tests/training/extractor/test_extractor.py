@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -10,9 +11,10 @@ import pytest
 from PIL import Image
 
 from signver import Matcher, MetricExtractor, SignVerError
-from training import config
+from training import config, runner
 from training.data import signatures, tfrecord
 from training.errors import UserError
+from training.extractor import model as network
 
 ROOT = pathlib.Path(__file__).parents[3]
 STEPS = 100
@@ -69,6 +71,17 @@ def trained(data, tmp_path_factory):
         "--device=cpu",
     )
     return model_dir
+
+
+def test_a_checkpoint_of_another_version_s_network_is_said(trained, tmp_path, monkeypatch):
+    shutil.copytree(trained, tmp_path / "run")
+    experiment = config.load("extractor_metric", [str(trained / "params.yaml")])
+    experiment.trainer.train_steps += 1
+    monkeypatch.setattr(network, "_APART", ((0, 2),))
+    with pytest.raises(UserError, match=r"ckpt-\d+ does not fit the model of .*: .* by another version"):
+        runner.load_model(tmp_path / "run")
+    with pytest.raises(UserError, match=r"ckpt-\d+ does not fit the model of this version: .*--model_dir"):
+        runner.run("extractor_metric", experiment, "train", tmp_path / "run", "cpu")
 
 
 @pytest.fixture(scope="module")
