@@ -32,7 +32,7 @@ class ExtractorModel(hyperparams.Config):
 
     Attributes:
       filters: of each level, from 24×48 down; the first is one convolution. None for an embedding that is
-        linear in histograms of stroke directions and hinges.
+        linear in what is known before (`training/extractor/model.py`).
       embedding: length of the embedding; 256 is what SignVer's index takes.
       dropout: of the components and of the residual blocks' map.
     """

@@ -46,12 +46,13 @@ def extractor(
     """Normalised ink, float32 [batch, 96, 192, 1], to float32 [batch, embedding] of length 1.
 
     Histograms of stroke directions by place (Dalal and Triggs 2005), hinges, how strokes bend whatever the
-    place (Bulacu and Schomaker 2007), and pairs of directions some way apart (Watanabe, Ito and Yokoi 2009)
-    tell writers apart, also those of sets never seen, before anything is learned. So the embedding starts as
-    their principal components, in which what varies from one signature of a writer to the next counts for
-    less (`start_from`), and learning moves it from there: a linear map that starts as none, and residual
-    blocks (He et al. 2016) that see how strokes hang together and whose share starts at nothing. Where on the
-    signature something stands matters, so their last map is not averaged away. `Density` has the last word.
+    place (Bulacu and Schomaker 2007), pairs of directions some way apart (Watanabe, Ito and Yokoi 2009), and
+    kinds of small shapes (Jégou et al. 2010) tell writers apart, also those of sets never seen, before
+    anything is learned. So the embedding starts as their principal components, in which what varies from one
+    signature of a writer to the next counts for less (`start_from`), and learning moves it from there: a
+    linear map that starts as none, and residual blocks (He et al. 2016) that see how strokes hang together
+    and whose share starts at nothing. Where on the signature something stands matters, so their last map is
+    not averaged away. `Density` has the last word.
 
     Args:
       filters: of the residual blocks; none for an embedding that is linear in what is known.
