@@ -5,10 +5,9 @@ import json
 import os
 import pathlib
 import shutil
-import subprocess
-import sys
 from typing import Any
 
+import commands
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -48,11 +47,6 @@ def shared_data() -> pathlib.Path:
     return folder
 
 
-def command(*arguments: object) -> None:
-    """A command of the project, as a user runs it."""
-    subprocess.run([sys.executable, "-W", "ignore", "-m", *map(str, arguments)], cwd=ROOT, check=True)
-
-
 def train(experiment: str, config: str, folder: pathlib.Path, override: dict, mode: str) -> pathlib.Path:
     """A training with the data of `folder`; returns its model_dir."""
     override = json.loads(json.dumps(override))
@@ -61,7 +55,7 @@ def train(experiment: str, config: str, folder: pathlib.Path, override: dict, mo
         task.setdefault(split, {})["input_path"] = f"{folder}/data/{name}*"
     options = [f"--config_file=configs/{config}.yaml", f"--params_override={json.dumps(override)}"]
     where = [f"--experiment={experiment}", f"--mode={mode}", f"--model_dir={folder / 'run'}"]
-    command("training.train", *where, *options)
+    commands.run("training.train", *where, *options)
     return folder / "run"
 
 
@@ -70,7 +64,7 @@ def detector_run(tmp_path_factory):
     """model_dir of the detector that ships, trained on for a few steps at 256² so that it is another one."""
     folder = tmp_path_factory.mktemp("detector")
     make = ["training.data", "synthesize", "pages", f"--output={folder / 'data'}", "--count=8"]
-    command(*make, "--eval_count=4", "--long_side=400")
+    commands.run(*make, "--eval_count=4", "--long_side=400")
     override = {
         "task": {
             "model": {"input_size": [256, 256, 3]},
@@ -123,7 +117,7 @@ def whole_bundle(detector_run, cleaner_run, extractor_run, tmp_path_factory):
     runs = [f"--detector={detector_run}", f"--cleaner={cleaner_run}", f"--extractor={extractor_run}"]
     # Scores are low at 256², which the detector did not learn at; so is the threshold.
     options = ["--score_threshold=0.1", "--synthetic=6", "--minimum_detections=2", "--seed=5"]
-    command("export", "bundle", *runs, f"--output={folder}", *options)
+    commands.run("export", "bundle", *runs, f"--output={folder}", *options)
     return folder
 
 

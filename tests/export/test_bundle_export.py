@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import commands
 import numpy as np
 import onnx
 import pytest
@@ -25,11 +26,7 @@ DOCS = ROOT / "docs" / "sdk.md"
 
 
 def command(*options, code=0):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "export", *map(str, options)],
-        cwd=ROOT, capture_output=True, text=True, timeout=900,
-    )  # fmt: skip
-    assert done.returncode == code, done.stdout + done.stderr
+    done = commands.run("export", *options, code=code)
     return done.stdout + done.stderr
 
 

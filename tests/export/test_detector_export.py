@@ -2,9 +2,8 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 
+import commands
 import numpy as np
 import onnx
 import pytest
@@ -155,8 +154,7 @@ def test_the_saved_model_serves_alone(loaded, onnx_file, pages, tmp_path):
 
 def test_the_commands_exit_with_the_verdict(detector_run, onnx_file, tmp_path):
     def run(*arguments):
-        command = [sys.executable, "-W", "ignore", "-m", "export", *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        return commands.run("export", *arguments, code=None)
 
     bad = _perturb(onnx_file, tmp_path / "bad.onnx")
     options = [f"--model_dir={detector_run}", "--synthetic=4"]
@@ -246,8 +244,6 @@ def test_every_row_of_the_table_names_functions_that_exist():
     ],
 )
 def test_mistakes_in_a_validation_cost_two_lines(arguments, words):
-    command = [sys.executable, "-W", "ignore", "-m", "export", "validate", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2
+    done = commands.run("export", "validate", *arguments, code=2)
     assert words in done.stderr
     assert "Traceback" not in done.stderr

@@ -6,9 +6,8 @@ No such checkpoint can be had freely, so the tests make them: seeded random weig
 import json
 import os
 import pathlib
-import subprocess
-import sys
 
+import commands
 import numpy as np
 import onnx
 import onnxruntime
@@ -68,11 +67,7 @@ def picture(writer=0, number=0, label=signatures.GENUINE):
 
 
 def command(*options, code=0):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "export", "siamese", *map(str, options)],
-        cwd=ROOT, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == code, done.stdout + done.stderr
+    done = commands.run("export", "siamese", *options, code=code)
     return done.stdout + done.stderr
 
 

@@ -2,9 +2,8 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 
+import commands
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -97,16 +96,9 @@ def train(data, model_dir, experiment, *flags, task=None, **changes):
         "validation_data": {"input_path": f"{data}/eval*"},
     }
     override = {"task": inputs | (task or {})} | changes
-    command = [sys.executable, "-W", "ignore", "-m", "training.train", f"--experiment={experiment}"]
     options = ["--config_file=configs/cleaner/smoke.yaml", f"--params_override={json.dumps(override)}"]
-    done = subprocess.run(
-        [*command, *options, *flags, f"--model_dir={model_dir}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    options += [*flags, f"--model_dir={model_dir}"]
+    commands.run("training.train", f"--experiment={experiment}", *options)
     lines = [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]
     return {phase: [line for line in lines if line["phase"] == phase] for phase in ("train", "eval")}
 
@@ -120,16 +112,7 @@ def test_the_unet_learns_and_its_figures_are_all_there(data, tmp_path):
     names = ("psnr", "ssim", "rmse", "ink_precision", "ink_recall", "ink_f1")
     for name in (*names, *(f"{name}_untouched" for name in names)):
         assert np.isfinite(found[name])
-    again = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "training.train",
-        "--experiment=cleaner_unet",
-        "--mode=eval",
-    ]
-    subprocess.run([*again, f"--model_dir={tmp_path}"], cwd=ROOT, check=True)
+    commands.run("training.train", "--experiment=cleaner_unet", "--mode=eval", f"--model_dir={tmp_path}")
     evaluated = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
     for name in names:
         assert evaluated[name] == pytest.approx(found[name], rel=1e-5)

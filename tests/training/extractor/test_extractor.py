@@ -1,11 +1,9 @@
 """The extractor end to end: trained, measured, exported, proven equal, and used through the SDK."""
 
 import json
-import pathlib
 import shutil
-import subprocess
-import sys
 
+import commands
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,7 +14,6 @@ from training.data import signatures, tfrecord
 from training.errors import UserError
 from training.extractor import model as network
 
-ROOT = pathlib.Path(__file__).parents[3]
 STEPS = 100
 
 
@@ -37,15 +34,7 @@ def data(tmp_path_factory):
 
 
 def command(*arguments, code=0):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-2000:]
-    return done
+    return commands.run(*arguments, code=code)
 
 
 @pytest.fixture(scope="module")

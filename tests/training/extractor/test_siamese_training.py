@@ -1,10 +1,8 @@
 """The Siamese verifier trained here: the published layers, one preprocessing, the .NET SDK's contract."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
+import commands
 import numpy as np
 import onnxruntime
 import pytest
@@ -14,8 +12,6 @@ from signver import SiameseVerifier
 from signver import siamese as sdk
 from training.data import signatures
 from training.extractor import losses, siamese
-
-ROOT = pathlib.Path(__file__).parents[3]
 
 
 def grey(writer, number=0):
@@ -91,12 +87,7 @@ def test_it_trains_exports_and_is_proven_equal(tmp_path):
     }
 
     def command(*arguments):
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", *arguments],
-            cwd=ROOT, capture_output=True, text=True, timeout=400,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-        return done.stdout
+        return commands.run(*arguments).stdout
 
     run, file = f"--model_dir={tmp_path}/run", tmp_path / "verifier.onnx"
     command(
