@@ -149,7 +149,11 @@ def quantise(source: pathlib.Path, output: pathlib.Path, feeds: Sequence[Mapping
         str(output),
         Reader(),
         quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=_OPERATORS,
+        # It wants to know the range of every softmax, also of those that it leaves alone.
+        op_types_to_quantize=[*_OPERATORS, "Softmax"],
+        nodes_to_exclude=[
+            node.name for node in onnx.load(str(source)).graph.node if node.op_type == "Softmax"
+        ],
         per_channel=True,
         # Unsigned activations and signed weights: what x86 multiplies fastest. Of seven bits, because a
         # processor without VNNI, and WebAssembly, would saturate their sums and answer otherwise.
