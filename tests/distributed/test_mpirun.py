@@ -306,7 +306,7 @@ def test_a_rank_that_never_comes_is_named(data, tmp_path):
     arguments = [str(tmp_path / "run"), str(tmp_path / "values"), override, "--never-comes"]
     mpirun = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-np", "2"]
     done = subprocess.run(
-        [*mpirun, *worker, *arguments], env=environment() | stall, capture_output=True, text=True, timeout=180
+        [*mpirun, *worker, *arguments], env=environment() | stall, capture_output=True, text=True, timeout=400
     )
     assert done.returncode != 0
     assert "error: rank 1 did not come to the others within 6 seconds" in done.stderr
