@@ -283,7 +283,7 @@ def test_a_killed_rank_ends_the_job_and_a_restart_goes_on(data, tmp_path):
 
 
 def test_a_frozen_rank_ends_the_job_by_name_and_a_restart_goes_on(data, tmp_path):
-    process = launch(data, tmp_path, {"trainer": {"checkpoint_interval": 2}}, HANG_SECONDS="6")
+    process = launch(data, tmp_path, {"trainer": {"checkpoint_interval": 2}}, HANG_SECONDS="15")
     wait_for_step(process, tmp_path / "run", 4)
     os.kill(max(ranks_of(process)), signal.SIGSTOP)
     begun = time.monotonic()
