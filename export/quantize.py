@@ -144,6 +144,7 @@ def quantise(source: pathlib.Path, output: pathlib.Path, feeds: Sequence[Mapping
 
     # It advises a preparation by symbolic shapes that dynamic pages do not survive.
     logging.disable(logging.WARNING)
+    before = onnx.load(str(source))
     quantize_static(
         str(source),
         str(output),
@@ -151,9 +152,7 @@ def quantise(source: pathlib.Path, output: pathlib.Path, feeds: Sequence[Mapping
         quant_format=QuantFormat.QDQ,
         # It wants to know the range of every softmax, also of those that it leaves alone.
         op_types_to_quantize=[*_OPERATORS, "Softmax"],
-        nodes_to_exclude=[
-            node.name for node in onnx.load(str(source)).graph.node if node.op_type == "Softmax"
-        ],
+        nodes_to_exclude=[node.name for node in before.graph.node if node.op_type == "Softmax"],
         per_channel=True,
         # Unsigned activations and signed weights: what x86 multiplies fastest. Of seven bits, because a
         # processor without VNNI, and WebAssembly, would saturate their sums and answer otherwise.
@@ -163,7 +162,7 @@ def quantise(source: pathlib.Path, output: pathlib.Path, feeds: Sequence[Mapping
     )
     logging.disable(logging.NOTSET)
     model = onnx.load(str(output))
-    metadata = {entry.key: entry.value for entry in onnx.load(str(source)).metadata_props}
+    metadata = {entry.key: entry.value for entry in before.metadata_props}
     metadata.pop("signver.format")
     # Shapes of inner values that only the quantiser needed.
     del model.graph.value_info[:]

@@ -285,11 +285,9 @@ class Template:
         Args:
           embedding: float64 [d], of length 1.
         """
-        rows = np.asarray(self._references, np.float64)
         if self._inverse is None or self._consistency is None:
-            total = rows.sum(axis=0)
-            return float(total @ embedding) / max(float(np.linalg.norm(total)), 1e-12)
-        near = np.append(rows @ embedding, 1.0)
+            return float(_first_look(self._references, None)[:-1] @ embedding)
+        near = np.append(np.asarray(self._references, np.float64) @ embedding, 1.0)
         return self._consistency + (self._expected - 1 + float(near @ self._inverse @ near)) / 2
 
 

@@ -67,7 +67,7 @@ def picture(writer=0, number=0, label=signatures.GENUINE):
 
 
 def command(*options, code=0):
-    done = commands.run("export", "siamese", *options, code=code)
+    done = commands.run("export", "siamese", *options, code=code, timeout=300)
     return done.stdout + done.stderr
 
 

@@ -275,7 +275,7 @@ def test_the_shipped_configs_pass(name, model, cards):
 
 
 def preflight(*arguments):
-    return commands.run("training.preflight", *arguments, code=None)
+    return commands.run("training.preflight", *arguments, code=None, timeout=300)
 
 
 def test_a_blocked_config_ends_with_one_and_names_the_layer():

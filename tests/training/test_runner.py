@@ -80,7 +80,7 @@ def _command(data, model_dir, mode="train", **sections):
 
 
 def _run(*arguments, **sections):
-    return commands.run(*_command(*arguments, **sections)[2:], code=None)
+    return commands.run(*_command(*arguments, **sections)[2:], code=None, timeout=400)
 
 
 def _lines(model_dir, phase="train"):

@@ -311,6 +311,8 @@ class Shapes(tf.keras.layers.Layer):
         # Squared distances to kinds, less what all kinds share.
         near = 2 * tf.matmul(self.places, places, transpose_b=True) - tf.reduce_sum(self.kinds**2, axis=1)
         near += 2 * tf.matmul(values, kinds, transpose_b=True)
+        # The sum from above again, once for each kind: broadcast, it would make the file's bytes differ from
+        # one conversion to the next (`StrokeDirections`).
         amount = self._around(soft, tf.ones([3, 3, _DIRECTIONS, self._KINDS]))
         amount = tf.reshape(amount, [-1, len(self.places), self._KINDS])
         shares = tf.nn.softmax(self.sharpness * near) * amount

@@ -98,7 +98,7 @@ def train(data, model_dir, experiment, *flags, task=None, **changes):
     override = {"task": inputs | (task or {})} | changes
     options = ["--config_file=configs/cleaner/smoke.yaml", f"--params_override={json.dumps(override)}"]
     options += [*flags, f"--model_dir={model_dir}"]
-    commands.run("training.train", f"--experiment={experiment}", *options)
+    commands.run("training.train", f"--experiment={experiment}", *options, timeout=300)
     lines = [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]
     return {phase: [line for line in lines if line["phase"] == phase] for phase in ("train", "eval")}
 

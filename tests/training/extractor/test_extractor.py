@@ -34,7 +34,7 @@ def data(tmp_path_factory):
 
 
 def command(*arguments, code=0):
-    return commands.run(*arguments, code=code)
+    return commands.run(*arguments, code=code, timeout=300)
 
 
 @pytest.fixture(scope="module")

@@ -87,7 +87,7 @@ def test_it_trains_exports_and_is_proven_equal(tmp_path):
     }
 
     def command(*arguments):
-        return commands.run(*arguments).stdout
+        return commands.run(*arguments, timeout=400).stdout
 
     run, file = f"--model_dir={tmp_path}/run", tmp_path / "verifier.onnx"
     command(
