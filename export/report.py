@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from export import report_cleaner, report_pages
+from export import report_cleaner, report_extractor, report_pages
 from export.report_html import section, table, tiles
 from export.report_pages import Found, PageResult
 from export.report_plots import Series, line_chart, smooth
@@ -49,6 +49,7 @@ class Run:
       score: the score from which boxes are counted.
       model_megabytes: size of the ONNX file.
       cleaner: the cleaner's part; None where no cleaner was trained.
+      extractor: the extractor's part, likewise.
     """
 
     record: Mapping[str, Any]
@@ -62,6 +63,7 @@ class Run:
     score: float
     model_megabytes: float
     cleaner: report_cleaner.CleanerRun | None = None
+    extractor: report_extractor.ExtractorRun | None = None
 
     @property
     def best(self) -> Mapping[str, Any]:
@@ -89,6 +91,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cleaner_onnx", type=pathlib.Path, help="the exported cleaner")
     parser.add_argument("--cleaner_data", type=pathlib.Path, help="its signature set")
     parser.add_argument("--cleaner_validation", type=pathlib.Path, help="JSON that `export validate` wrote")
+    parser.add_argument(
+        "--extractor", type=pathlib.Path, help="folder of an extractor's run, for its own part"
+    )
+    parser.add_argument("--extractor_onnx", type=pathlib.Path, help="the exported extractor")
+    parser.add_argument("--extractor_data", type=pathlib.Path, help="its signature set")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -126,6 +133,7 @@ def read_run(arguments: argparse.Namespace) -> Run:
         score=arguments.score,
         model_megabytes=arguments.onnx.stat().st_size / 1e6,
         cleaner=_read_cleaner(arguments) if arguments.cleaner else None,
+        extractor=_read_extractor(arguments) if arguments.extractor else None,
     )
 
 
@@ -139,6 +147,12 @@ def _read_cleaner(arguments: argparse.Namespace) -> report_cleaner.CleanerRun:
         arguments.cleaner_validation,
         arguments.max_pages,
     )
+
+
+def _read_extractor(arguments: argparse.Namespace) -> report_extractor.ExtractorRun:
+    if not (arguments.extractor_onnx and arguments.extractor_data):
+        raise UserError("--extractor needs --extractor_onnx and --extractor_data beside it.")
+    return report_extractor.read_run(arguments.extractor, arguments.extractor_onnx, arguments.extractor_data)
 
 
 def sdk_detector(onnx: pathlib.Path) -> Callable[[np.ndarray], list[Found]]:
@@ -173,6 +187,7 @@ def render(report: Run) -> str:
         section("Average precision", _precision_table(report)),
         section("TensorFlow against ONNX Runtime", _parity(report.validation)),
         report_cleaner.render(report.cleaner) if report.cleaner else "",
+        report_extractor.render(report.extractor) if report.extractor else "",
         section("Data", _data(report)),
         section("Record of the run", _record(report)),
         section("Do it again", _again(report)),

@@ -11,6 +11,8 @@ import sys
 import onnx
 import pytest
 
+from signver.bundle import Bundle
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -42,20 +44,23 @@ def test_smoke_run_leaves_everything_and_is_not_repeated(tmp_path):
     for model in ("detector", "cleaner"):
         onnx.checker.check_model(str(output / f"{model}/{model}.onnx"))
         assert (output / f"{model}/saved_model/saved_model.pb").stat().st_size > 0
+    bundle = Bundle.load(output / "bundle")
+    assert all(bundle.has(kind) for kind in ("detector", "cleaner", "extractor"))
     report = (output / "report.html").read_text(encoding="utf-8")
     assert report.count("data:image/jpeg") >= 6
-    assert report.count("data:image/png") >= 3 * 6  # before, after, true ink
+    assert report.count("data:image/png") >= 3 * 6 + 3  # before, after, true ink; plots of verification
+    assert "skilled EER" in report
     assert "http://" not in report.replace("http://www.w3.org", "")
 
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()}
     second = quickstart("--smoke", "--output", str(output), timeout=180)
     assert second.returncode == 0, second.stderr
-    assert second.stdout.count("done before") == 12
+    assert second.stdout.count("done before") == 14
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()} == before
 
     (output / "report.html").unlink()
     third = quickstart("--smoke", "--output", str(output))
-    assert third.stdout.count("done before") == 11
+    assert third.stdout.count("done before") == 13
     assert (output / "report.html").exists()
 
 

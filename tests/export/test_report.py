@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from export import report, report_pages, report_plots
+from export import report, report_extractor, report_pages, report_plots
 from export.report_pages import Found
+from training.data import signatures
 from training.data.page import Box, Page
 from training.errors import UserError
 
@@ -72,7 +73,7 @@ def make_run(**changes) -> report.Run:
 class Reader(html.parser.HTMLParser):
     """Collects addresses and the text of a page; checks that tags are closed in order."""
 
-    VOID = frozenset({"meta", "input"})
+    VOID = frozenset({"meta", "input", "img"})
 
     def __init__(self, text: str):
         super().__init__()
@@ -194,6 +195,31 @@ def test_chart_puts_higher_values_higher():
     places = np.array([place.split(",") for place in points[1].split()], float)
     assert places[1, 0] > places[0, 0]
     assert places[1, 1] < places[0, 1]
+
+
+def test_the_extractor_s_part_shows_its_figures_and_what_needs_no_training(extractor_run, whole_bundle):
+    onnx = whole_bundle / "extractor.onnx"
+    found = report_extractor.read_run(extractor_run, onnx, extractor_run.parent / "data")
+    words = Reader(report_extractor.render(found)).words
+    own = found.rows["this extractor"][1]
+    assert 0 <= own["low"] <= own["eer_skilled"] <= own["high"] <= 1
+    for text in (
+        f"{own['eer_skilled']:.1%}",
+        "histograms of directions",
+        "stroke width",
+        "The worst mistakes",
+    ):
+        assert text in words, text
+
+
+def test_an_extractor_s_part_without_a_forgery_or_a_file_says_so(extractor_run, whole_bundle, tmp_path):
+    with pytest.raises(UserError, match="--extractor_onnx"):
+        report_extractor.read_run(extractor_run, tmp_path / "none.onnx", tmp_path)
+    signatures.write_samples(tmp_path, writers=2, genuine=2, forged=0)
+    for path in (tmp_path / "signatures").glob("train*"):
+        path.rename(path.with_name(path.name.replace("train", "eval")))
+    with pytest.raises(UserError, match="a forgery"):
+        report_extractor.read_run(extractor_run, whole_bundle / "extractor.onnx", tmp_path / "signatures")
 
 
 def test_damaged_metrics_are_named_with_their_line(tmp_path):
