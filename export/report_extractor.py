@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import html
 import pathlib
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.report_html import section, table, tiles
+from export.report_html import png_picture, section, table, tiles
 from signver import MetricExtractor, SignVerError
 from training import record
 from training.errors import UserError
-from training.extractor import metrics, plots
+from training.extractor import metrics
 from training.extractor.baselines import direction_histograms
 from training.extractor.evaluate import REFERENCES, shortcut_figures
-from training.extractor.input import SignatureSet, load_set
+
+if TYPE_CHECKING:
+    from training.extractor.input import SignatureSet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +56,10 @@ def read_run(model_dir: pathlib.Path, onnx: pathlib.Path, data: pathlib.Path) ->
     Raises:
       UserError: a file is missing or is not what it should be, or no writer can be measured.
     """
+    # These load TensorFlow, which a report without an extractor does not need.
+    from training.extractor import plots
+    from training.extractor.input import load_set
+
     try:
         extractor = MetricExtractor().load(onnx)
     except SignVerError as error:
@@ -67,17 +72,18 @@ def read_run(model_dir: pathlib.Path, onnx: pathlib.Path, data: pathlib.Path) ->
         rows.append(extractor.embed([image.astype(np.float32) / 255])[0])
         seconds.append(time.perf_counter() - begun)
     embeddings = np.stack(rows)
-    scores = metrics.pair_scores(embeddings, signatures.writers, signatures.forged)
+    scores = _singles(embeddings, signatures)
     positive, negative = metrics.pooled(scores, "skilled")
     if not len(positive) or not len(negative):
         raise UserError(f"{path}: no writer has two genuine signatures and a forgery.")
     histograms = direction_histograms(signatures.images)
+    histograms -= histograms.mean(axis=0)
     _, threshold = metrics.equal_error_rate(positive, negative)
     return ExtractorRun(
         record=record.read(model_dir),
         rows={
-            "this extractor": _figures(embeddings, signatures),
-            "histograms of directions": _figures(histograms - histograms.mean(axis=0), signatures),
+            "this extractor": _figures(scores, embeddings, signatures),
+            "histograms of directions": _figures(_singles(histograms, signatures), histograms, signatures),
         },
         shortcuts={
             name: figures["eer_skilled"] for name, figures in shortcut_figures(signatures, path).items()
@@ -95,14 +101,20 @@ def read_run(model_dir: pathlib.Path, onnx: pathlib.Path, data: pathlib.Path) ->
     )
 
 
-def _figures(embeddings: np.ndarray, signatures: SignatureSet) -> dict[int, dict[str, float]]:
+def _singles(embeddings: np.ndarray, signatures: SignatureSet) -> list[metrics.Scores]:
+    """Scores with one reference."""
+    return metrics.pair_scores(embeddings, signatures.writers, signatures.forged)
+
+
+def _figures(
+    singles: Sequence[metrics.Scores], embeddings: np.ndarray, signatures: SignatureSet
+) -> dict[int, dict[str, float]]:
     """By number of references, as many as writers have signatures for."""
     known = (embeddings, signatures.writers, signatures.forged)
-    singles = metrics.pair_scores(*known)
     usual = metrics.consistency(singles)
     found = {}
     for references in REFERENCES:
-        scores = metrics.pair_scores(*known, references, usual=usual)
+        scores = singles if references == 1 else metrics.pair_scores(*known, references, usual=usual)
         if scores:
             low, high = metrics.interval(scores, metrics.skilled_eer)
             found[references] = {**metrics.summarise(scores), "low": low, "high": high}
@@ -130,8 +142,7 @@ def render(run: ExtractorRun) -> str:
     compared = table(head, [_row(name, found) for name, found in run.rows.items()])
     cues = table(["trivial cue", "skilled EER"], [[name, _percent(v)] for name, v in run.shortcuts.items()])
     shown = "".join(
-        f"<h3>{html.escape(title)}</h3><img class='wide' alt='{html.escape(title)}' "
-        f"src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
+        f"<h3>{html.escape(title)}</h3><div class='wide'>{png_picture(png, title)}</div>"
         for title, png in run.pictures.items()
     )
     name = html.escape(str(run.record["experiment"]))

@@ -35,5 +35,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def picture(grey: np.ndarray, words: str) -> str:
     """An `<img>` that holds a grey image (uint8 [h, w]) itself."""
-    encoded = base64.b64encode(cv2.imencode(".png", grey)[1].tobytes()).decode()
+    return png_picture(cv2.imencode(".png", grey)[1].tobytes(), words)
+
+
+def png_picture(png: bytes, words: str) -> str:
+    """An `<img>` that holds a PNG file itself."""
+    encoded = base64.b64encode(png).decode()
     return f"<img alt='{html.escape(words)}' src='data:image/png;base64,{encoded}'>"

@@ -26,8 +26,9 @@ their ONNX files, and leaves one bundle that the SDK loads:
   report       curves, figures, pages, before and after,  OUTPUT/report.html
                genuine against forged
 
-Six minutes on two cores with AVX-512 after the setup, a quarter of an hour and more without. A step whose result is there, made from the
-same inputs, is not repeated; an interrupted training continues where it stopped.
+Six minutes on two cores with AVX-512 after the setup, a quarter of an hour and more without. A step
+whose result is there, made from the same inputs, is not repeated; an interrupted training continues
+where it stopped.
 
   --from_scratch   all trained from random weights, on more pages; 13 minutes on two cores with AVX-512,
                    an hour and more without; default folder runs/from_scratch
