@@ -30,7 +30,7 @@ Six minutes on two cores with AVX-512 after the setup, a quarter of an hour and 
 whose result is there, made from the same inputs, is not repeated; an interrupted training continues
 where it stopped.
 
-  --from_scratch   all trained from random weights, on more pages; 13 minutes on two cores with AVX-512,
+  --from_scratch   all trained from random weights, on more pages; 23 minutes on two cores with AVX-512,
                    an hour and more without; default folder runs/from_scratch
   --smoke          the same path in about two minutes with tiny models, which learn next to nothing
                    (so validation compares its heads and demands no found box); default folder runs/smoke
