@@ -85,13 +85,21 @@ class Bundle:
         """
         return self.path / self._model(kind)["file"]
 
+    def sha256(self, kind: str) -> str:
+        """What the ONNX file of a kind must have, hexadecimal.
+
+        Raises:
+          SignVerError: the bundle has none.
+        """
+        return str(self._model(kind)["sha256"])
+
     def detector(self, threads: int = 0) -> Detector:
         """The detector, with the manifest's labels and threshold.
 
         Raises:
           SignVerError: the bundle has none.
         """
-        detector = Detector(threads).load(self.model_path("detector"))
+        detector = Detector(threads).load(self.model_path("detector"), sha256=self.sha256("detector"))
         detector.class_names = {int(key): name for key, name in self._model("detector")["labels"].items()}
         detector.score_threshold = self._threshold("detector", "score")
         return detector
@@ -102,7 +110,7 @@ class Bundle:
         Raises:
           SignVerError: the bundle has none.
         """
-        return Cleaner(threads).load(self.model_path("cleaner"))
+        return Cleaner(threads).load(self.model_path("cleaner"), sha256=self.sha256("cleaner"))
 
     def extractor(self, threads: int = 0) -> MetricExtractor:
         """The extractor, with the manifest's threshold.
@@ -110,7 +118,9 @@ class Bundle:
         Raises:
           SignVerError: the bundle has none.
         """
-        extractor = MetricExtractor(threads).load(self.model_path("extractor"))
+        extractor = MetricExtractor(threads).load(
+            self.model_path("extractor"), sha256=self.sha256("extractor")
+        )
         extractor.threshold = self._threshold("extractor", "cosine")
         return extractor
 
@@ -130,7 +140,7 @@ class Bundle:
           SignVerError: they differ, or this ONNX Runtime does not load the file.
         """
         model = self._model(kind)
-        session, _ = open_model(self.model_path(kind), kind)
+        session, _ = open_model(self.model_path(kind), kind, sha256=self.sha256(kind))
         for side, values in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
             found = [(value.name, _dtype(value.type), list(value.shape)) for value in values]
             wanted = [(value["name"], value["dtype"], value["shape"]) for value in model[side]]

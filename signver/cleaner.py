@@ -38,13 +38,17 @@ class Cleaner:
         self._session: onnxruntime.InferenceSession | None = None
         self._batch = 1
 
-    def load(self, path: str | os.PathLike[str]) -> Cleaner:
+    def load(self, path: str | os.PathLike[str], *, sha256: str | None = None) -> Cleaner:
         """Reads a model exported by `python -m export onnx`.
 
+        Args:
+          path: the ONNX file.
+          sha256: what the file must have, hexadecimal; None takes any.
+
         Raises:
-          SignVerError: the file is missing, damaged, or no cleaner.
+          SignVerError: the file is missing, damaged, changed, or no cleaner.
         """
-        session, _ = open_model(path, "cleaner", self._threads)
+        session, _ = open_model(path, "cleaner", self._threads, sha256)
         inputs = session.get_inputs()
         if [value.name for value in inputs] != ["input"]:
             raise SignVerError(f"{os.fspath(path)}: its input is not called 'input'; export the model anew.")

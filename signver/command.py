@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import concurrent.futures
 import functools
 import glob
+import io
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -23,33 +26,50 @@ DONE, FAILED, MISTAKE, NO, INTERRUPTED = 0, 1, 2, 3, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parse_arguments(arguments)
+    # A file's name need not be text in the terminal's encoding.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        files = list(find_files(options.files))
-        # Only now: what a typo costs is no second of loading.
-        from signver.command_work import WORK, Pictures, check_options, make_pipeline, shared_out
+        return _run(options)
+    except SignVerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return MISTAKE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Who read the answers has enough; Python would complain again when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
 
-        check_options(options)
-        jobs, threads = shared_out(options, len(files))
-        pipeline = make_pipeline(options, threads)
-        work = WORK[options.command](options, pipeline, Pictures(options.output, files))
-    except SignVerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return MISTAKE
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    try:
-        results, errors = _do(files, work, jobs, options.json)
-        if options.command == "enroll" and results:
-            pipeline.save_index(options.index)
-    except SignVerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return MISTAKE
-    except KeyboardInterrupt:
-        return INTERRUPTED
+
+def _run(options: argparse.Namespace) -> int:
+    files = list(find_files(options.files))
+    # Only now: what a typo costs is no second of loading.
+    from signver.command_work import WORK, Pictures, check_options, make_pipeline, shared_out
+
+    check_options(options)
+    pictures = Pictures(
+        options.output, files, _also_read(options), options.command == "clean" and options.pages
+    )
+    jobs, threads = shared_out(options, len(files))
+    pipeline = make_pipeline(options, threads)
+    work = WORK[options.command](options, pipeline, pictures)
+    results, errors = _do(files, work, jobs, options.json)
+    if options.command == "enroll" and results:
+        pipeline.save_index(options.index)
     if options.json:
         json.dump({"files": results, "failed": len(errors), "errors": errors}, sys.stdout, indent=2)
-        print()
+        print(flush=True)
     return FAILED if errors else _answer(options.command, results)
+
+
+def _also_read(options: argparse.Namespace) -> list[str]:
+    """Pictures that a command reads beside its files."""
+    return [
+        *(getattr(options, "reference", None) or ()),
+        *([options.signature] if "signature" in options else ()),
+    ]
 
 
 def _do(
@@ -96,19 +116,25 @@ def find_files(names: Sequence[str]) -> Iterator[str]:
     """Each picture or PDF that a list of files, folders and patterns names, once.
 
     Raises:
-      SignVerError: a name matches nothing.
+      SignVerError: a name matches nothing, or cannot be looked at.
     """
     seen: set[str] = set()
     for name in names:
-        path = pathlib.Path(name)
-        if path.is_dir():
-            found = sorted(str(file) for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
-        else:
-            found = [name] if path.exists() else sorted(_matching(name))
+        try:
+            found = _named(name)
+        except OSError as error:
+            raise SignVerError(f"{name}: cannot be read ({error.strerror}).") from error
         if not found:
             raise SignVerError(f"{name}: no such file, no folder with pictures, no pattern that matches.")
         yield from (file for file in found if file not in seen)
         seen.update(found)
+
+
+def _named(name: str) -> list[str]:
+    path = pathlib.Path(name)
+    if path.is_dir():
+        return sorted(str(file) for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
+    return [name] if path.exists() else sorted(_matching(name))
 
 
 def _matching(pattern: str) -> list[str]:

@@ -135,7 +135,7 @@ def _add_common(command: argparse.ArgumentParser) -> None:
 
 def _add_score(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--threshold", type=_share, help="keep marks that score this much; default: the detector's own"
+        "--threshold", type=_share, help="keep marks of a page that score this; default: the detector's own"
     )
 
 

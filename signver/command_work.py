@@ -23,8 +23,13 @@ def check_options(options: argparse.Namespace) -> None:
     """Options that must come together, before anything is loaded.
 
     Raises:
-      SignVerError: one is missing.
+      SignVerError: one is missing, or one would do nothing.
     """
+    if "pages" in options and not options.pages and options.threshold is not None:
+        genuine = "; for what counts as genuine there is --similarity" if "similarity" in options else ""
+        raise SignVerError(
+            f"{options.command}: --threshold is the score of marks on --pages, which was not given{genuine}."
+        )
     if options.command == "clean" and not options.output:
         raise SignVerError("clean: name the folder for its pictures with --output FOLDER.")
     if options.command == "verify" and (

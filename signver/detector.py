@@ -50,13 +50,17 @@ class Detector:
         self.input_size: tuple[int, int] = (0, 0)
         self.score_threshold = 0.0
 
-    def load(self, path: str | os.PathLike[str]) -> Detector:
+    def load(self, path: str | os.PathLike[str], *, sha256: str | None = None) -> Detector:
         """Reads a model exported by `python -m export onnx`.
 
+        Args:
+          path: the ONNX file.
+          sha256: what the file must have, hexadecimal; None takes any.
+
         Raises:
-          SignVerError: the file is missing, damaged, or no detector.
+          SignVerError: the file is missing, damaged, changed, or no detector.
         """
-        session, metadata = open_model(path, "detector", self._threads)
+        session, metadata = open_model(path, "detector", self._threads, sha256)
         self._read_metadata(os.fspath(path), metadata)
         self._session = session
         return self

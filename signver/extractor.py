@@ -64,21 +64,27 @@ class MetricExtractor:
         self.consistency: float | None = None
         self.identity = ""
 
-    def load(self, path: str | os.PathLike[str]) -> MetricExtractor:
+    def load(self, path: str | os.PathLike[str], *, sha256: str | None = None) -> MetricExtractor:
         """Reads a model exported by `python -m export onnx`.
 
+        Args:
+          path: the ONNX file.
+          sha256: what the file must have, hexadecimal; None takes any.
+
         Raises:
-          SignVerError: the file is missing, damaged, or no extractor.
+          SignVerError: the file is missing, damaged, changed, or no extractor.
         """
-        session, metadata = open_model(path, "extractor", self._threads)
+        session, metadata = open_model(path, "extractor", self._threads, sha256)
         try:
             self.threshold = float(metadata["signver.threshold"])
         except (KeyError, ValueError) as error:
             raise SignVerError(f"{os.fspath(path)}: its metadata hold no signver.threshold.") from error
         self.calibration = _calibration(os.fspath(path), metadata)
         self.consistency = _consistency(os.fspath(path), metadata)
-        with open(path, "rb") as stream:
-            self.identity = hashlib.sha256(stream.read()).hexdigest()
+        if sha256 is None:
+            with open(path, "rb") as stream:
+                sha256 = hashlib.sha256(stream.read()).hexdigest()
+        self.identity = sha256
         self._session = session
         return self
 

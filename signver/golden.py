@@ -130,7 +130,9 @@ class Golden:
     def _run_case(self, case: Mapping[str, Any]) -> list[Check]:
         kind = case["model"]
         if kind not in self._sessions:
-            self._sessions[kind] = open_model(self.bundle.model_path(kind), kind, self._threads)[0]
+            self._sessions[kind] = open_model(
+                self.bundle.model_path(kind), kind, self._threads, self.bundle.sha256(kind)
+            )[0]
         names = sorted(case["outputs"])
         feed = {name: self.picture(recipe) for name, recipe in case["inputs"].items()}
         found = dict(zip(names, self._sessions[kind].run(names, feed), strict=True))

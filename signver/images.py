@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import threading
+from collections.abc import Mapping
 from typing import Any, Union
 
 import numpy as np
@@ -32,7 +34,8 @@ MAX_BYTES = 512 * 1024 * 1024
 # Each scan of a progressive JPEG is a pass over all pixels; usual files have ten.
 _MAX_SCANS = 100
 _MAX_SCANNED_PIXELS = 1_500_000_000
-_ORIENTATION = 0x0112
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+_ORIENTATION, _BITS, _PHOTOMETRIC = 0x0112, 258, 262
 _STRICT = threading.Lock()
 
 
@@ -102,7 +105,7 @@ def open_image(data: bytes, name: str) -> Image.Image:
             image.verify()
             image = _open(data, kind)
         elif kind == "JPEG":
-            scans = data.count(b"\xff\xda")
+            scans = _scans(data)
             if scans > _MAX_SCANS or scans * image.width * image.height > _MAX_SCANNED_PIXELS:
                 raise SignVerError(f"{name}: {scans} scans of {image.width}x{image.height} pixels.")
     except SignVerError:
@@ -119,6 +122,20 @@ def _open(data: bytes, kind: str) -> Image.Image:
     elif kind == "WEBP":
         from PIL import WebPImagePlugin  # noqa: F401
     return Image.open(io.BytesIO(data), formats=[kind])
+
+
+def _scans(data: bytes) -> int:
+    """Scans of a JPEG up to its end; telephones append films to their pictures."""
+    scans, place = 0, 2
+    while (found := _MARKER.search(data, place)) is not None:
+        # What lies between is the pixels' bits, padding, restarts, or garbage that libjpeg skips too.
+        marker, place = data[found.start() + 1], found.end()
+        if marker == 0xD9:
+            break
+        scans += marker == 0xDA
+        if marker != 0x01:  # which has no length
+            place += int.from_bytes(data[place : place + 2], "big")
+    return scans
 
 
 def check_size(image: Image.Image, name: str) -> None:
@@ -149,7 +166,7 @@ def decode(image: Image.Image, name: str, data: bytes = b"") -> Image.Image:
             raise ValueError("rows of this fax are missing")
         # Without an orientation `exif_transpose` would copy the picture.
         turned = image.getexif().get(_ORIENTATION, 1) != 1
-        return _to_rgb((turned and ImageOps.exif_transpose(image)) or image)
+        return _to_rgb((turned and ImageOps.exif_transpose(image)) or image, getattr(image, "tag_v2", {}))
     except Exception as error:  # as in `open_image`
         raise SignVerError(f"{name}: cannot read this image ({_reason(error)}).") from error
 
@@ -184,9 +201,13 @@ def reduce_page(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return image.reduce(factor) if factor >= 2 else image
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":  # 16-bit and float scans
-        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+def _to_rgb(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+    """Args: image: upright; tags: of the TIFF that it came from."""
+    if image.mode.startswith("I") or image.mode == "F":  # 12-bit, 16-bit and float scans
+        grey = _eight_bits(np.asarray(image), 4095 if tags.get(_BITS) == (12,) else 65535)
+        # Pillow turns bilevel and 8-bit pictures round where white is zero, but no deeper ones.
+        white_is_zero = image.mode.startswith("I") and tags.get(_PHOTOMETRIC) == 0
+        return Image.fromarray(255 - grey if white_is_zero else grey).convert("RGB")
     if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
         alpha = image.convert("RGBA")
         paper = Image.new("RGBA", alpha.size, "white")
@@ -194,15 +215,15 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """Grey levels 0..255 or 0..65535 as uint8."""
+def _eight_bits(values: np.ndarray, top: int) -> np.ndarray:
+    """Grey levels 0..255 or 0..top as uint8; floats hold 0..1, 0..255 or 0..65535."""
     if values.dtype.kind == "f":
         if not np.isfinite(values).all():
             raise ValueError("a grey level is no number")
-        top = 65535.0 if values.max() > 255 else 255.0
-        return np.clip(values * np.float32(255.0 / top), 0, 255).astype(np.uint8)
-    values = np.clip(values, 0, 65535).astype(np.uint16)
-    return (values // 257 if values.max() > 255 else values).astype(np.uint8)
+        full = next(level for level in (1.0, 255.0, 65535.0, np.inf) if values.max() <= level)
+        return np.clip(values * np.float32(255.0 / min(full, 65535.0)), 0, 255).astype(np.uint8)
+    values = np.clip(values, 0, top).astype(np.uint32)
+    return (values * 255 // top if top < 65535 or values.max() > 255 else values).astype(np.uint8)
 
 
 def _from_array(pixels: np.ndarray) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ FORMAT = "1"
 
 
 def open_model(
-    path: str | os.PathLike[str], kind: str, threads: int = 0
+    path: str | os.PathLike[str], kind: str, threads: int = 0, sha256: str | None = None
 ) -> tuple[onnxruntime.InferenceSession, dict[str, str]]:
     """A session and the file's metadata.
 
@@ -23,15 +24,20 @@ def open_model(
       path: the ONNX file.
       kind: what `signver.model` must say, e.g. "detector".
       threads: cores that one call may use; 0 lets ONNX Runtime take all.
+      sha256: of the file, hexadecimal, where a manifest says it; ONNX Runtime then gets the very bytes that
+        were compared.
 
     Raises:
-      SignVerError: the file is missing, damaged, of another kind or of another format.
+      SignVerError: the file is missing, damaged, changed, of another kind or of another format.
     """
     import onnxruntime
 
     name = os.fspath(path)
     if not os.path.isfile(name):
         raise SignVerError(f"{name}: no such file.")
+    source: str | bytes = name
+    if sha256 is not None:
+        source = _unchanged(name, sha256)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -42,7 +48,7 @@ def open_model(
     # that could be measured.
     options.enable_cpu_mem_arena = False
     try:
-        session = onnxruntime.InferenceSession(name, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises a dozen classes without a common base
         reason = (str(error).splitlines() or ["unknown"])[0]
         raise SignVerError(f"{name}: not a model that ONNX Runtime loads ({reason}).") from error
@@ -55,3 +61,14 @@ def open_model(
             "Export the model anew or take the SDK of its release."
         )
     return session, metadata
+
+
+def _unchanged(name: str, sha256: str) -> bytes:
+    try:
+        with open(name, "rb") as stream:
+            content = stream.read()
+    except OSError as error:
+        raise SignVerError(f"{name}: cannot read this file ({error.strerror}).") from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise SignVerError(f"{name}: changed since its bundle was opened; open the bundle anew.")
+    return content

@@ -42,7 +42,8 @@ def pdf_pages(data: bytes, name: str, max_pages: int) -> Iterator[Image.Image]:
     with _LOCK:
         document = _opened(pypdfium2, data, name)
     try:
-        count = len(document)
+        with _LOCK:
+            count = len(document)
         if not 0 < count <= max_pages:
             raise SignVerError(f"{name}: {count} pages; expected 1 to {max_pages}.")
         for number in range(count):
@@ -56,7 +57,10 @@ def pdf_pages(data: bytes, name: str, max_pages: int) -> Iterator[Image.Image]:
 
 def _opened(pdfium: Any, data: bytes, name: str) -> Any:
     try:
-        return pdfium.PdfDocument(data)
+        document = pdfium.PdfDocument(data)
+        # Without it nothing is drawn of form fields: no signature in a signature field, no date filled in.
+        document.init_forms()
+        return document
     except pdfium.PdfiumError as error:
         if "password" in str(error).lower():
             raise SignVerError(f"{name}: this PDF is encrypted; save it without a password.") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pathlib
 import threading
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from signver.documents import document_pages
+from signver.errors import SignVerError
 from signver.files import write_whole
 from signver.images import as_rgb
 from signver.results import Document, Hit, Mark
@@ -27,24 +29,38 @@ _CAPTION = 28
 
 
 class Pictures:
-    """Writes pictures under names that are not taken yet; does nothing without a folder.
+    """Writes pictures under names that no other has; does nothing without a folder.
 
-    May be used from several threads: two files of one name in different folders are told apart here, in
-    their order, and not by who comes first.
+    Pictures of an earlier run are replaced, files that are read never. May be used from several threads: two
+    files of one name in different folders are told apart here, in their order, and not by who comes first.
 
     Args:
       folder: made where need be; None for no pictures.
       files: all that pictures will be made of.
+      also_read: other files that must stay as they are.
+      numbered: every picture's name ends in a number.
+
+    Raises:
+      SignVerError: a picture would replace one of these files.
     """
 
-    def __init__(self, folder: pathlib.Path | None, files: Sequence[str] = ()):
+    def __init__(
+        self,
+        folder: pathlib.Path | None,
+        files: Sequence[str] = (),
+        also_read: Sequence[str] = (),
+        numbered: bool = False,
+    ):
         self._folder = folder
         self._lock = threading.Lock()
         self._taken: set[str] = set()
         self._stems: dict[str, str] = {}
+        self._read = {_place(file) for file in (*files, *also_read)}
         taken: set[str] = set()
         for file in files:
             self._stems[file] = _free(pathlib.Path(file).stem, taken)
+            if folder is not None and not numbered:
+                self._target(folder, self._stems[file])
 
     def stem(self, file: str) -> str:
         """What a file's pictures are called."""
@@ -54,15 +70,24 @@ class Pictures:
         """Writes a PNG whole or not at all; returns its path.
 
         Raises:
-          SignVerError: the folder cannot be written.
+          SignVerError: the folder cannot be written, or holds a file of this name that is read.
         """
         assert self._folder is not None
         with self._lock:
-            free = _free(pathlib.Path(name).stem, self._taken) + ".png"
+            free = _free(pathlib.Path(name).stem, self._taken)
+        target = self._target(self._folder, free)
         stream = io.BytesIO()
         (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(stream, "PNG")
-        write_whole(self._folder / free, stream.getvalue())
-        return str(self._folder / free)
+        write_whole(target, stream.getvalue())
+        return str(target)
+
+    def _target(self, folder: pathlib.Path, stem: str) -> pathlib.Path:
+        target = folder / f"{stem}.png"
+        if _place(target) in self._read:
+            raise SignVerError(
+                f"{target}: a picture of the answer would replace this file; name another --output folder."
+            )
+        return target
 
     def of_document(self, document: Document) -> dict[str, Any]:
         """Each page with its marks: `picture`, or `pictures` for several pages; empty without a folder."""
@@ -95,6 +120,10 @@ class Pictures:
                 name = f"{stem}.png" if len(marks) == 1 else f"{stem}-{number}.png"
                 saved.append(self.save(draw_marks(page, found, COLORS, _OTHER), name))
         return {"picture": saved[0]} if len(marks) == 1 else {"pictures": saved}
+
+
+def _place(file: str | pathlib.Path) -> str:
+    return os.path.normcase(os.path.realpath(file))
 
 
 def _free(stem: str, taken: set[str]) -> str:

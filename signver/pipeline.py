@@ -80,12 +80,15 @@ class Pipeline:
         Args:
           bundle: its folder, or an opened one; None takes the one that ships with the package.
           threads: cores that one call may use; 0 lets ONNX Runtime take all.
-          public_key: as for `Bundle.load`.
+          public_key: as for `Bundle.load`, which opens the bundle; an opened one takes none.
 
         Raises:
-          SignVerError: as `Bundle.load`.
+          SignVerError: as `Bundle.load`; a key for a bundle that is open already.
         """
         from signver.bundle import Bundle
+
+        if isinstance(bundle, Bundle) and public_key is not None:
+            raise SignVerError("this bundle is open already; give the public key to Bundle.load.")
 
         opened = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle, public_key=public_key)
         return cls(

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +29,8 @@ CANVAS = (952, 1360)
 RESIZED = (256, 256)
 INPUT = (150, 220)
 _BLUR = 2.0
+# What decides where nothing was measured.
+_THRESHOLD = 0.5
 # The largest picture, in pixels; the preprocessing keeps the scanner's resolution.
 _MOST_PIXELS = 50_000_000
 
@@ -55,13 +59,14 @@ class SiameseVerifier:
     The session may be used from several threads.
 
     Args:
-      threshold: cosine similarity from which on two signatures count as of one writer; 0.5 is what the .NET
-        SDK takes.
+      threshold: cosine similarity from which on two signatures count as of one writer; None takes what was
+        measured in training where the file says it, and 0.5, as the .NET SDK does, where not.
       threads: cores that one call may use; 0 lets ONNX Runtime take all.
     """
 
-    def __init__(self, threshold: float = 0.5, threads: int = 0):
-        self._matcher = Matcher(threshold)
+    def __init__(self, threshold: float | None = None, threads: int = 0):
+        self._threshold = threshold
+        self._matcher = Matcher(_THRESHOLD if threshold is None else threshold)
         self._threads = threads
         self._session: onnxruntime.InferenceSession | None = None
 
@@ -71,8 +76,16 @@ class SiameseVerifier:
         Raises:
           SignVerError: the file is missing, damaged, or of another kind.
         """
-        self._session, _ = open_model(path, "siamese", self._threads)
+        session, metadata = open_model(path, "siamese", self._threads)
+        if self._threshold is None:
+            self._matcher = Matcher(_measured(os.fspath(path), metadata))
+        self._session = session
         return self
+
+    @property
+    def threshold(self) -> float:
+        """The cosine that decides."""
+        return self._matcher.threshold
 
     def compare(self, first: Picture, second: Picture) -> Comparison:
         """Compares two signatures, dark ink on light paper.
@@ -88,6 +101,16 @@ class SiameseVerifier:
         # No overflow for a logit of any size.
         forged = float(np.exp(-np.logaddexp(0.0, -float(logit[0, 0]))))
         return Comparison(cosine, forged, cosine >= self._matcher.threshold)
+
+
+def _measured(path: str, metadata: Mapping[str, str]) -> float:
+    try:
+        threshold = float(metadata.get("signver.threshold", _THRESHOLD))
+    except ValueError:
+        threshold = math.nan
+    if not -1 <= threshold <= 1:
+        raise SignVerError(f"{path}: its signver.threshold is no cosine; export the model anew.")
+    return threshold
 
 
 def prepare(picture: Picture) -> np.ndarray:

@@ -151,6 +151,28 @@ def test_the_order_matters_to_the_head_alone(converted):
     assert verifier.compare(picture(0), picture(0)).genuine
 
 
+def test_a_measured_threshold_decides_where_the_file_has_one(tmp_path, converted):
+    model = onnx.load(str(converted[0]))
+    cosine = SiameseVerifier().load(converted[0]).compare(picture(0), picture(1)).cosine
+    assert SiameseVerifier().load(converted[0]).threshold == 0.5
+    path = tmp_path / "measured.onnx"
+    for value, genuine in ((cosine - 0.01, True), (cosine + 0.01, False)):
+        onnx.helper.set_model_props(model, {**metadata(model), "signver.threshold": repr(value)})
+        onnx.save(model, str(path))
+        found = SiameseVerifier().load(path)
+        assert found.threshold == pytest.approx(value)
+        assert found.compare(picture(0), picture(1)).genuine is genuine
+    assert SiameseVerifier(0.5).load(path).threshold == 0.5
+    onnx.helper.set_model_props(model, {**metadata(model), "signver.threshold": "7"})
+    onnx.save(model, str(path))
+    with pytest.raises(SignVerError, match="no cosine"):
+        SiameseVerifier().load(path)
+
+
+def metadata(model):
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
 def test_the_projected_head_is_told_apart(tmp_path):
     path = tmp_path / "projected.pt"
     torch.save(state_dict(wide=4), path)

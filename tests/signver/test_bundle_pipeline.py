@@ -8,7 +8,7 @@ import pytest
 from conftest import signature
 from PIL import Image
 
-from signver import Pipeline, command
+from signver import Pipeline, SignVerError, command
 from signver.bundle import Bundle
 from signver.golden import Golden
 
@@ -36,6 +36,26 @@ def test_the_pipeline_answers_as_the_bundle_s_models(whole_bundle, pages):
     assert -1 <= pipeline.verify("ada", signature(0, 3)).similarity <= 1
     again = Pipeline.load(bundle)
     assert again.index.model == pipeline.index.model
+
+
+def test_a_model_that_changed_since_is_refused(whole_bundle, pages, tmp_path):
+    folder = tmp_path / "bundle"
+    shutil.copytree(whole_bundle, folder)
+    pipeline, bundle = Pipeline.load(folder, threads=1), Bundle.load(folder)
+    for kind in ("detector", "cleaner", "extractor"):
+        content = bytearray(bundle.model_path(kind).read_bytes())
+        # A weight's bit: ONNX Runtime loads the file as before.
+        content[len(content) // 2] ^= 1
+        bundle.model_path(kind).write_bytes(content)
+        with pytest.raises(SignVerError, match="changed since its bundle was opened"):
+            getattr(bundle, kind)(1)
+    with pytest.raises(SignVerError, match=r"detector\.onnx: changed"):
+        pipeline.annotate(pages[0])
+
+
+def test_a_key_for_an_open_bundle_is_not_passed_over(whole_bundle, tmp_path):
+    with pytest.raises(SignVerError, match=r"public key to Bundle\.load"):
+        Pipeline.load(Bundle.load(whole_bundle), public_key=tmp_path / "any.pem")
 
 
 def test_the_command_line_takes_a_bundle_or_the_one_at_hand(

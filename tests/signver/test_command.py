@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 import time
@@ -149,6 +150,11 @@ def test_a_damaged_file_is_said_and_the_others_are_done(detector, pages):
         (["annotate", "{pages}", "--detector={detector}", "--threads=-1"], "no whole number from 0"),
         (["clean", "{pages}", "--cleaner={cleaner}"], "--output FOLDER"),
         (["detect", "{pages}", "--bundle={pages}"], "manifest.json"),
+        (["clean", "{pages}", "--output=o", "--threshold=0.5"], "score of marks on --pages, which was not"),
+        (["verify", "{pages}", "--reference=a.png", "--threshold=0.9"], "genuine there is --similarity"),
+        (["detect", "{pages}", "--detector={detector}", "--output={pages}"], "page0.png: a picture of the"),
+        (["clean", "{pages}/page1.png", "--cleaner={cleaner}", "--output={pages}"], "another --output"),
+        (["detect", "a" * 300, "--detector={detector}"], "File name too long"),
     ],
 )
 def test_mistakes_exit_with_2(detector, cleaner, pages, arguments, message):
@@ -235,6 +241,52 @@ def test_documents_are_searched_and_signatures_found_on_pages(models, pictures, 
     assert run("verify", tmp_path / "letter1.png", page, *models.options())[0] == 0
     assert run("verify", tmp_path / "letter0.png", page, *models.options())[0] == 3
     assert run("verify", tmp_path / "letter1.png", *references, *models.options("extractor"))[0] == 0
+
+
+def test_no_file_that_is_read_is_replaced(models, pictures, tmp_path):
+    folder = tmp_path / "letters"
+    folder.mkdir()
+    page_with(signature(1, 3)).save(folder / "letter.png")
+    # The first numbered picture of the one has the other's name.
+    page_with(signature(0)).save(folder / "letter-1.png")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    options = [*models.options("detector", "cleaner"), f"--output={folder}"]
+    code, _, err = run("clean", "--pages", *(folder / name for name in before), *options)
+    assert (code, "letter-1.png: a picture of the answer would replace" in err) == (1, True)
+    references = [f"--reference={folder / 'letter.png'}", *models.options()]
+    (tmp_path / "letter.png").write_bytes(before["letter.png"])
+    code, _, err = run("verify", tmp_path / "letter.png", *references, f"--output={folder}")
+    assert (code, "another --output" in err) == (2, True)
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    # What an earlier run drew is drawn anew.
+    again = [
+        "annotate",
+        *(folder / name for name in before),
+        *models.options("detector"),
+        f"--output={tmp_path / 'seen'}",
+    ]
+    assert [run(*again)[0] for _ in range(2)] == [0, 0]
+    assert sorted(path.name for path in (tmp_path / "seen").iterdir()) == sorted(before)
+
+
+def test_names_that_are_no_text_and_readers_that_leave(detector, tmp_path):
+    names = [b"lettre_\xe9.png", *(b"z%d.png" % number for number in range(3000))]
+    stream = io.BytesIO()
+    Image.new("RGB", (40, 30), "white").save(stream, "PNG")
+    for name in names:
+        with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
+            file.write(stream.getvalue())
+    arguments = [sys.executable, "-m", "signver.command", "detect", str(tmp_path), f"--detector={detector}"]
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    with subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as reading:
+        first = reading.stdout.readline()
+        reading.stdout.close()
+        err = reading.stderr.read()
+    assert first.startswith(f"{tmp_path}/lettre_\\udce9.png: ")
+    assert err == ""
+    assert reading.returncode == 1
 
 
 def test_one_name_in_two_folders_gives_two_pictures(models, tmp_path):

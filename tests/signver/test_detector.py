@@ -1,5 +1,7 @@
 """The SDK takes any picture, and says what it cannot take; it needs no TensorFlow."""
 
+import io
+import struct
 import subprocess
 import sys
 
@@ -39,6 +41,61 @@ def test_every_mode_becomes_rgb_with_white_behind(tmp_path, mode):
     assert pixels.shape == (20, 30, 3)
     assert pixels[0, 0].min() > 240
     assert pixels[7, 7].max() < 40
+
+
+@pytest.mark.parametrize("most", [1, 255, 65535])
+def test_float_scans_are_read_by_their_range(tmp_path, most):
+    values = np.full((20, 30), most, np.float32)
+    values[5:10, 5:10] = 0
+    values[15:, :] = 0.5 * most
+    for picture in (Image.fromarray(values), tmp_path / "page.tif"):
+        if isinstance(picture, Image.Image):
+            picture.save(tmp_path / "page.tif")
+        pixels = np.asarray(as_rgb(picture))[..., 0].astype(int)
+        assert (pixels[0, 0], pixels[7, 7]) == (255, 0)
+        assert abs(pixels[17, 3] - 127) <= 1
+
+
+@pytest.mark.parametrize(("bits", "white_is_zero"), [(12, False), (16, False), (16, True)])
+def test_deep_tiffs_are_read_by_their_tags(bits, white_is_zero):
+    top = 2**bits - 1
+    values = np.full((20, 30), top)
+    values[5:10, 5:10] = 0
+    values[15:, :] = top // 2
+    data = deep_tiff(top - values if white_is_zero else values, bits, 0 if white_is_zero else 1)
+    pixels = np.asarray(as_rgb(data))[..., 0].astype(int)
+    assert (pixels[0, 0], pixels[7, 7]) == (255, 0)
+    assert abs(pixels[17, 3] - 127) <= 1
+
+
+def deep_tiff(values, bits, photometric):
+    """An uncompressed grey TIFF of 12 or 16 bits a pixel, in one strip."""
+    if bits == 16:
+        strip = values.astype("<u2").tobytes()
+    else:
+        first, second = values.reshape(-1, 2).T
+        strip = (
+            np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], 1)
+            .astype(np.uint8)
+            .tobytes()
+        )
+    height, width = values.shape
+    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, photometric), (273, 8), (277, 1)]
+    tags += [(278, height), (279, len(strip))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    head = b"II*\0" + struct.pack("<I", 8 + len(strip))
+    return head + strip + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
+def test_a_film_behind_a_photo_does_not_matter(options):
+    stream = io.BytesIO()
+    grey = np.random.default_rng(0).integers(0, 255, (200, 300)).astype(np.uint8)
+    Image.fromarray(grey).save(stream, "JPEG", **options)
+    film = np.random.default_rng(1).bytes(12_000_000)
+    assert film.count(b"\xff\xda") > 100
+    found = as_rgb(stream.getvalue() + film)
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(as_rgb(stream.getvalue())))
 
 
 def test_arrays_and_turned_photos(tmp_path):

@@ -84,6 +84,21 @@ class TestPdf:
         with pytest.raises(SignVerError, match="3 pages; expected 1 to 2"):
             next(document_pages(saved("PDF"), max_pages=2))
 
+    def test_what_is_filled_into_a_form_is_drawn(self):
+        draw = "0 0 80 40 re f"
+        form = f"<< /Type /XObject /Subtype /Form /BBox [0 0 80 40] /Length {len(draw)} >>"
+        form += f"\nstream\n{draw}\nendstream"
+        field = (
+            "<< /Type /Annot /Subtype /Widget /FT /Sig /T (Signature1) /F 4 /Rect [10 20 90 60] /P 3 0 R "
+            "/AP << /N 5 0 R >> >>"
+        )
+        data = minimal_pdf(
+            "/MediaBox [0 0 100 100] /Annots [4 0 R]", field, form, catalog="/AcroForm << /Fields [4 0 R] >>"
+        )
+        (page,) = document_pages(data)
+        dark = np.argwhere(np.asarray(page.convert("L")) < 128) / page.width * 100
+        np.testing.assert_allclose([dark.min(axis=0), dark.max(axis=0)], [[40, 10], [80, 90]], atol=1)
+
     def test_a_page_of_a_square_mile_is_drawn_small(self):
         data = minimal_pdf("/MediaBox [0 0 4000000 5000000]")
         (page,) = document_pages(data)
@@ -136,18 +151,20 @@ ENCRYPTED = (
 )
 
 
-def minimal_pdf(page, trailer=""):
-    """A document of one empty page."""
+def minimal_pdf(page, *more, trailer="", catalog=""):
+    """A document of one page; more objects count from 4."""
     objects = [
-        "<< /Type /Catalog /Pages 2 0 R >>",
+        f"<< /Type /Catalog /Pages 2 0 R {catalog} >>",
         "<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
         f"<< /Type /Page /Parent 2 0 R {page} >>",
+        *more,
     ]
     text, places = "%PDF-1.4\n", []
     for number, content in enumerate(objects, start=1):
         places.append(len(text))
         text += f"{number} 0 obj\n{content}\nendobj\n"
     table = "".join(f"{place:010d} 00000 n \n" for place in places)
-    text += f"xref\n0 4\n0000000000 65535 f \n{table}"
-    text += f"trailer\n<< /Size 4 /Root 1 0 R {trailer} >>\nstartxref\n{text.index('xref')}\n%%EOF\n"
+    text += f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n{table}"
+    text += f"trailer\n<< /Size {len(objects) + 1} /Root 1 0 R {trailer} >>\n"
+    text += f"startxref\n{text.index('xref')}\n%%EOF\n"
     return text.encode()

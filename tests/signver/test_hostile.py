@@ -183,11 +183,11 @@ def endless_tiff(count):
     return bytes(data)
 
 
-def many_scans(count):
-    """A progressive JPEG that repeats its last scan."""
+def many_scans(count, between=b""):
+    """A progressive JPEG that repeats its last scan, with bytes between that decoders skip."""
     data = saved("JPEG", (4000, 4000), progressive=True)
     last = data.rindex(b"\xff\xda")
-    return data[:last] + data[last:-2] * count + data[-2:]
+    return data[:last] + (between + data[last:-2]) * count + data[-2:]
 
 
 def bombs():
@@ -215,6 +215,7 @@ def bombs():
     frame = jpeg.index(b"\xff\xc0")
     yield "huge.jpg", jpeg[: frame + 5] + struct.pack(">HH", 65_500, 65_500) + jpeg[frame + 9 :]
     yield "scans.jpg", many_scans(3000)
+    yield "scans_between.jpg", many_scans(3000, between=b"garbage\xff\xff\xd0\xff\x01")
     yield "huge.ppm", b"P6 99999 99999 255\n" + bytes(1000)
 
 

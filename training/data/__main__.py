@@ -83,6 +83,12 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
         "signatures", help="images of single signatures: CEDAR, WRITER/genuine|forged, …"
     )
     signatures.add_arguments(single)
+    for kind in (coco, yolo, tfrecord):
+        kind.add_argument(
+            "--classes",
+            type=_names,
+            help="number the classes in this order, found by name, e.g. signature,initials,redaction,date",
+        )
     for kind in (coco, yolo, signverod, tfrecord, single):
         location.add_argument(kind)
         kind.add_argument("--output", type=pathlib.Path, required=True, help="folder to make")
@@ -148,6 +154,8 @@ def convert(arguments: argparse.Namespace) -> int:
 
     arguments.output = location.locate_path(arguments.output)
     source = conversion.READERS[arguments.format](arguments)
+    if "classes" in arguments and arguments.classes:
+        source = conversion.in_order(source, arguments.classes)
     splits = conversion.divide(source, arguments.eval_fraction, arguments.seed)
     card = tfrecord.write_dataset(
         arguments.output,

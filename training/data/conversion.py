@@ -11,7 +11,7 @@ import dataclasses
 import glob
 import hashlib
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -63,6 +63,42 @@ class Source:
     classes: dict[int, str]
     same: dict[str, str]
     notes: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Renumbered:
+    """An item whose boxes get other labels."""
+
+    item: Item
+    labels: dict[int, int]
+
+    @property
+    def document(self) -> str:
+        return self.item.document
+
+    def load(self, max_side: int) -> Page:
+        page = self.item.load(max_side)
+        boxes = (dataclasses.replace(box, label=self.labels[box.label]) for box in page.boxes)
+        return dataclasses.replace(page, boxes=tuple(boxes))
+
+
+def in_order(source: Source, names: Sequence[str]) -> Source:
+    """The same pages with classes numbered as asked for: found by name, whatever the source's numbers.
+
+    Raises:
+      UserError: a class of the source has none of these names.
+    """
+    places = {name.lower(): label for label, name in enumerate(names, start=1)}
+    unknown = [name for name in source.classes.values() if name.lower() not in places]
+    if unknown:
+        raise UserError(
+            f"--classes {','.join(names)}: the source has {', '.join(unknown)} too; name or rename it."
+        )
+    labels = {label: places[name.lower()] for label, name in source.classes.items()}
+    items: dict[str, list[Item]] = {
+        split: [_Renumbered(item, labels) for item in found] for split, found in source.splits.items()
+    }
+    return dataclasses.replace(source, splits=items, classes=dict(enumerate(names, start=1)))
 
 
 def divide(source: Source, evaluation_share: float, seed: int) -> dict[str, list[Item]]:

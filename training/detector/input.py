@@ -7,13 +7,16 @@ because no seed decides it. Augmentation comes before it and is stateless: every
 
 from __future__ import annotations
 
+import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 from official.vision.dataloaders import retinanet_input, tf_example_decoder
 
-from training.data import records
+from training.data import records, tfrecord
 from training.detector.experiment import Augmentation, DetectorTask
+from training.errors import UserError
 
 _PAPER = 255.0
 # Outside the page: the mean colour, which the stock parser's normalisation turns into the zeros that
@@ -35,6 +38,7 @@ def training_dataset(
     """
     params = config.train_data
     index = records.index_records(params.input_path)
+    _check_classes(index.files, config.class_names)
     dataset = _source(
         lambda: records.training_stream(
             index, seed, records.training_positions(params.global_batch_size, rank, size, first_step)
@@ -61,6 +65,7 @@ def evaluation_dataset(config: DetectorTask, rank: int, size: int) -> tf.data.Da
     """One pass over one rank's share of the validation pages, in file order."""
     params = config.validation_data
     index = records.index_records(params.input_path)
+    _check_classes(index.files, config.class_names)
     dataset = _source(lambda: records.evaluation_stream(index, rank, size))
     decoder = tf_example_decoder.TfExampleDecoder()
     parse = parser(config, training=False).parse_fn(False)
@@ -73,6 +78,26 @@ def evaluation_dataset(config: DetectorTask, rank: int, size: int) -> tf.data.Da
 
     dataset = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return dataset.batch(params.global_batch_size, drop_remainder=params.drop_remainder)
+
+
+def _check_classes(files: Sequence[str], names: Sequence[str]) -> None:
+    """Holds the label maps beside the shards against the classes that the model is told to learn.
+
+    Raises:
+      UserError: a label means another class there, or none here; the model would learn it under a wrong
+        name, or as background.
+    """
+    for folder in sorted({pathlib.Path(file).parent for file in files}):
+        label_map = folder / tfrecord.LABEL_MAP
+        if not label_map.exists():
+            continue
+        for label, name in sorted(tfrecord.read_label_map(label_map).items()):
+            meant = names[label - 1] if 0 < label <= len(names) else "no class"
+            if name.lower() != meant.lower():
+                raise UserError(
+                    f"{label_map}: label {label} is {name}, in task.class_names {meant}. Convert the data "
+                    f"anew with --classes {','.join(names)}, or name its classes in task.class_names."
+                )
 
 
 def parser(config: DetectorTask, training: bool) -> retinanet_input.Parser:

@@ -318,6 +318,23 @@ def test_records_of_others_are_repaired_reduced_and_divided(tmp_path, capsys):
     assert check.check_dataset(tmp_path / "set")[0] == []
 
 
+def test_classes_are_numbered_by_name_and_not_by_their_source(tmp_path):
+    folder = _folder(tmp_path / "yolo")
+    (folder / "labels").mkdir()
+    for name in "ab":
+        (folder / "labels" / f"{name}.txt").write_text("1 0.5 0.5 0.2 0.1\n0 0.2 0.2 0.1 0.1\n")
+    target = tmp_path / "set"
+    order = "signature,initials,redaction,date"
+    options = ("yolo", f"--input={folder}", "--names=Date,Signature", f"--output={target}")
+    _convert(*options, f"--classes={order}")
+    assert tfrecord.read_label_map(target / "label_map.pbtxt") == dict(enumerate(order.split(","), start=1))
+    pages = [page for side in _sides(target).values() for page in side.values() if page.boxes]
+    assert [[box.label for box in page.boxes] for page in pages] == [[1, 4], [1, 4]]
+    assert [f for f in check.check_dataset(target)[0] if f.severity == "error"] == []
+    with pytest.raises(UserError, match="the source has Date too"):
+        _convert(*options, "--classes=signature,initials")
+
+
 def tfrecord_boxes(name):
     return tuple(Box(*(pytest.approx(side) for side in box[:4]), box[4]) for box in BOXES[name])
 

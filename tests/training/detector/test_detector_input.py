@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from training.data import tfrecord
+from training.data.page import Box, Page
 from training.detector import input as detector_input
-from training.detector.experiment import Augmentation
+from training.detector.experiment import Augmentation, experiment
+from training.errors import UserError
 
 
 def _page(height=300, width=200):
@@ -48,6 +51,34 @@ def test_the_same_position_gives_the_same_page_and_another_another():
     first, again, other = _augment(7), _augment(7), _augment(8)
     assert np.array_equal(first["image"], again["image"])
     assert not np.array_equal(first["image"], other["image"])
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        (["date", "signature"], "label 1 is date, in task.class_names signature"),
+        (["signature", "initials", "redaction", "date", "stamp"], "label 5 is stamp, in task.class_names no"),
+        (["Signature", "initials"], None),
+    ],
+)
+def test_a_set_whose_labels_mean_something_else_is_refused(tmp_path, classes, words):
+    encoded = tf.io.encode_png(_page()["image"]).numpy()
+    page = Page("a.png", "a", encoded, 300, 200, (Box(0.5, 0.3, 0.6, 0.7, 1),))
+    tfrecord.write_dataset(
+        tmp_path / "set", {"train": [page]}, dict(enumerate(classes, 1)), source="test", shards=1
+    )
+    config = experiment().task
+    config.train_data.input_path = config.validation_data.input_path = str(tmp_path / "set" / "train*")
+    config.train_data.global_batch_size = config.validation_data.global_batch_size = 1
+    for dataset in (
+        lambda: detector_input.training_dataset(config, 0, 0, 0, 1),
+        lambda: detector_input.evaluation_dataset(config, 0, 1),
+    ):
+        if words is None:
+            assert len(next(iter(dataset()))) == 2
+            continue
+        with pytest.raises(UserError, match=words):
+            dataset()
 
 
 def test_a_box_that_a_crop_removes_goes_with_its_class():
