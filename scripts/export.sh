@@ -10,6 +10,9 @@ if [ $# -ne 2 ] || [ "$1" = --help ]; then
   exit 2
 fi
 model_dir=$(realpath -m "$1") data=$(realpath -m "$2")
+# Paths in the environment are the caller's, who may stand elsewhere; a Python without a slash is a command.
+VENV=${VENV:+$(realpath -ms "$VENV")}
+case ${SIGNVER_PYTHON:-} in */*) SIGNVER_PYTHON=$(realpath -ms "$SIGNVER_PYTHON") ;; esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 scripts/setup.sh

@@ -9,7 +9,8 @@ usage: scripts/finetune.sh detector SOURCE OUTPUT     SOURCE: a YOLO folder, or 
 
 Converts the source (OUTPUT/data: a fifth of the documents or writers is held out), trains from models/weights,
 exports ONNX, proves it, and leaves everything in OUTPUT; the same command goes on where it was interrupted.
-Classes of a detector are numbered from 1: signature, initials, redaction, date; fewer are no mistake.
+Classes of a detector are numbered from 1: signature, initials, redaction, date; fewer are no mistake, another order
+is (an export may sort them): CONVERT=--classes=signature,initials,redaction,date finds them by name.
 
 environment: IMAGES (COCO: where the pages are; default: images/ beside the JSON file, else its own folder),
              CONVERT (more options of training.data convert, e.g. "--names=signature --document_pattern=^(.*)_"),
@@ -30,6 +31,10 @@ if [ ! -e "$source" ]; then
   printf 'error: %s: no such file or folder\n' "$source" >&2
   exit 2
 fi
+# Paths in the environment are the caller's, who may stand elsewhere; a Python without a slash is a command.
+IMAGES=${IMAGES:+$(realpath -ms "$IMAGES")}
+VENV=${VENV:+$(realpath -ms "$VENV")}
+case ${SIGNVER_PYTHON:-} in */*) SIGNVER_PYTHON=$(realpath -ms "$SIGNVER_PYTHON") ;; esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/setup.sh
 export PATH="${VENV:-$PWD/.venv}/bin:$PATH" TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}

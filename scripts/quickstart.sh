@@ -64,6 +64,9 @@ while [ $# -gt 0 ]; do
   shift
 done
 
+# Paths in the environment are the caller's, who may stand elsewhere; a Python without a slash is a command.
+VENV=${VENV:+$(realpath -ms "$VENV")}
+case ${SIGNVER_PYTHON:-} in */*) SIGNVER_PYTHON=$(realpath -ms "$SIGNVER_PYTHON") ;; esac
 from=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 case $size in

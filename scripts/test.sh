@@ -9,6 +9,10 @@
 # TEST_WORKERS=1           one test after the other
 # SIGNVER_TEST_TORCH=yes   installs PyTorch too, so that the tests of `export siamese` run instead of skipping
 set -euo pipefail
+# Paths in the environment are the caller's, who may stand elsewhere; a Python without a slash is a command.
+VENV=${VENV:+$(realpath -ms "$VENV")}
+SIGNVER_SHARED_DATA=${SIGNVER_SHARED_DATA:+$(realpath -ms "$SIGNVER_SHARED_DATA")}
+case ${SIGNVER_PYTHON:-} in */*) SIGNVER_PYTHON=$(realpath -ms "$SIGNVER_PYTHON") ;; esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 scripts/setup.sh

@@ -21,14 +21,16 @@ environment:
   NP=8                 processes on this host; with HOSTS or HOSTFILE, of all hosts together
   HOSTS=a:8,b:8        several hosts and their cards; ssh without a password between them, the same paths on
                        all, model_dir on a shared disk
-  HOSTFILE=file        the same as a file of mpirun's
+  HOSTFILE=file        the same as a file of mpirun's; a host without slots=N has one card a line
   SSH_PORT=3022        port of the containers' ssh
   NETWORK=eth0         interface between the hosts
   SIGNVER_DATA=folder  stands for the data/ of the configs, on every host
   MODEL_DIR=runs/MODEL where checkpoints go
-  CORES_PER_CARD=6     default: physical cores of this host over its processes
+  CORES_PER_CARD=6     default: physical cores of a socket of this host over its processes
   HANG_SECONDS=60      a rank that the others wait for longer ends the job
   PREFLIGHT=yes        first python -m training.preflight with the same config; what it blocks is not started
+
+Paths in the environment are taken from where you stand, those in arguments from the project's folder.
 TEXT
 }
 
@@ -59,29 +61,53 @@ case $model in
   *) wrong "unknown MODEL '$model': detector, cleaner or extractor" ;;
 esac
 
+# Paths in the environment are the caller's, who may stand elsewhere; links keep the names that they have.
+for name in HOSTFILE MODEL_DIR SIGNVER_DATA VENV MPI_ROOT TF_RECIPE_CACHE_PATH; do
+  [ -z "${!name:-}" ] || export "$name=$(realpath -ms "${!name}")"
+done
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 device=${DEVICE:-hpu} config=${CONFIG:-8hpu}
 case $device in hpu | cpu) ;; *) wrong "DEVICE='$device': hpu or cpu" ;; esac
 [ -z "${HOSTS:-}" ] || [ -z "${HOSTFILE:-}" ] || wrong "HOSTS and HOSTFILE say the same; set one"
 
-# How many processes in all, and how many of them on this host.
+# Prints the slots of a hostfile: of all hosts, of the first one, of the fullest one. As mpirun counts them: a host
+# without a number has one a line.
+count_slots() {
+  awk '{ sub(/#.*/, ""); gsub(/[ \t]*=[ \t]*/, "=") }
+    NF {
+      slots = 1
+      for (i = 2; i <= NF; i++) {
+        if ($i ~ /^max[-_]slots=/) slots = substr($i, 11)
+        if ($i ~ /^slots=/) { slots = substr($i, 7); break }
+      }
+      if (first == "") first = $1
+      total += slots
+      of[$1] += slots
+      if (of[$1] > most) most = of[$1]
+    }
+    END { print total + 0, of[first] + 0, most + 0 }' "$1"
+}
+
+# How many processes in all, how many of them on this host (the first one), and how many on the fullest host.
+total=8 local='' most=''
 if [ -n "${HOSTS:-}" ]; then
   total=0
   for host in ${HOSTS//,/ }; do
     case $host in *:*) ;; *) wrong "HOSTS='$HOSTS': write name:cards, as in a:8,b:8" ;; esac
-    number "HOSTS, cards of ${host%%:*}" "${host##*:}"
-    total=$((total + ${host##*:}))
-    [ -n "${local:-}" ] || local=${host##*:}
+    count=${host##*:}
+    number "HOSTS, cards of ${host%%:*}" "$count"
+    total=$((total + count)) local=${local:-$count}
+    [ "$count" -le "${most:-0}" ] || most=$count
   done
 elif [ -n "${HOSTFILE:-}" ]; then
   [ -r "$HOSTFILE" ] || wrong "HOSTFILE='$HOSTFILE': no such file"
-  total=$(sed -n 's/.*slots=\([0-9]*\).*/\1/p' "$HOSTFILE" | awk '{sum += $1} END {print sum + 0}')
-  local=$(sed -n 's/.*slots=\([0-9]*\).*/\1/p' "$HOSTFILE" | head -n 1)
+  counts=$(count_slots "$HOSTFILE")
+  read -r total local most <<<"$counts"
   number "HOSTFILE $HOSTFILE, sum of slots" "$total"
 fi
-processes=${NP:-${total:-8}}
+processes=${NP:-$total}
 number NP "$processes"
-local=${local:-$processes}
+local=${local:-$processes} most=${most:-$processes}
 
 # A launcher that only starts other hosts (Kubernetes) has no card of its own to count.
 if [ "$device" = hpu ] && [ -z "$dry" ]; then
@@ -93,9 +119,13 @@ if [ "$device" = hpu ] && [ -z "$dry" ]; then
     wrong "hl-smi lists $cards cards, $local are asked for"
 fi
 
-# Every process gets its share of the physical cores of its socket (Habana's scaling guide).
-cores=$(lscpu --all --parse=CORE,SOCKET 2>/dev/null | grep -Ev '^#' | sort -u | wc -l)
-share=${CORES_PER_CARD:-$((cores / local))}
+# Every process gets its share of the physical cores of its socket (Habana's scaling guide). mpirun deals processes
+# out to the sockets in turn, and refuses a share that one socket does not have.
+listing=$(lscpu --all --parse=CORE,SOCKET 2>/dev/null | grep -v '^#' | sort -u || true)
+cores=$(grep -c . <<<"$listing" || true)
+sockets=$(cut -d, -f2 <<<"$listing" | sort -u | wc -l)
+per_socket=$(((most + sockets - 1) / sockets))
+share=${CORES_PER_CARD:-$((cores / sockets / per_socket))}
 if [ "$share" -ge 1 ]; then
   placement=(--bind-to core --map-by "socket:PE=$share")
 else
@@ -108,7 +138,8 @@ launch=(mpirun)
 launch+=(--tag-output --merge-stderr-to-stdout "${placement[@]}" -np "$processes")
 if [ -n "${HOSTS:-}${HOSTFILE:-}" ]; then
   [ -z "${HOSTS:-}" ] || launch+=(-H "$HOSTS")
-  [ -z "${HOSTFILE:-}" ] || launch+=(--hostfile "$HOSTFILE")
+  # A host without a number has one slot, as counted above, and not as many as it has cores.
+  [ -z "${HOSTFILE:-}" ] || launch+=(--hostfile "$HOSTFILE" --mca orte_set_default_slots none)
   [ -z "${MPI_ROOT:-}" ] || launch+=(--prefix "$MPI_ROOT")
   network=${NETWORK:-eth0}
   launch+=(--mca plm_rsh_args "-p${SSH_PORT:-3022}" --mca btl_tcp_if_include "$network")
@@ -136,9 +167,17 @@ if [ -n "$dry" ]; then
   exit 0
 fi
 if [ "${PREFLIGHT:-no}" = yes ] && [ "$device" = hpu ]; then
-  settings=()
+  # What decides the config, in one word or in two; preflight does not know the other options of a training.
+  settings=() value=''
   for argument in "${files[@]}" "$@"; do
-    case $argument in --config_file=* | --params_override=*) settings+=("$argument") ;; esac
+    case $argument in
+      --experiment | --config_file | --params_override | --data_dir) settings+=("$argument") value=next ;;
+      --experiment=* | --config_file=* | --params_override=* | --data_dir=*) settings+=("$argument") value='' ;;
+      *)
+        [ -z "$value" ] || settings+=("$argument")
+        value=''
+        ;;
+    esac
   done
   python -m training.preflight "--experiment=$experiment" --cards="$processes" "${settings[@]}" || {
     printf 'error: preflight blocks this run; PREFLIGHT=no starts it all the same\n' >&2

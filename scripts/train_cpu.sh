@@ -11,6 +11,10 @@ if [ $# -lt 2 ] || [ "$1" = --help ]; then
 fi
 data=$(realpath -m "$1") model_dir=$(realpath -m "$2")
 shift 2
+# Paths in the environment are the caller's, who may stand elsewhere; a Python without a slash is a command.
+VENV=${VENV:+$(realpath -ms "$VENV")}
+SIGNVER_DATA=${SIGNVER_DATA:+$(realpath -ms "$SIGNVER_DATA")}
+case ${SIGNVER_PYTHON:-} in */*) SIGNVER_PYTHON=$(realpath -ms "$SIGNVER_PYTHON") ;; esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 scripts/setup.sh

@@ -19,6 +19,10 @@ environment: OUTPUT (default runs/default), PROCESSES for the generators (defaul
 TEXT
 }
 
+# Paths in the environment are the caller's, who may stand elsewhere; a Python without a slash is a command.
+OUTPUT=${OUTPUT:+$(realpath -ms "$OUTPUT")}
+VENV=${VENV:+$(realpath -ms "$VENV")}
+case ${SIGNVER_PYTHON:-} in */*) SIGNVER_PYTHON=$(realpath -ms "$SIGNVER_PYTHON") ;; esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 output=$(realpath -m "${OUTPUT:-runs/default}")
 processes=${PROCESSES:-$(nproc)}
@@ -136,7 +140,8 @@ export PATH="${VENV:-$PWD/.venv}/bin:$PATH" TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LO
 export PYTHONWARNINGS=${PYTHONWARNINGS:-ignore}
 for stage in "$@"; do
   if [ "$stage" = all ]; then
-    detector && cleaner && extractor && bundle
+    # One by one: in a list of && bash would go on after what fails inside a stage.
+    for part in detector cleaner extractor bundle; do "$part"; done
   else
     "$stage"
   fi

@@ -11,8 +11,14 @@ import time
 import pytest
 import yaml
 
+from training import train
+from training.preflight import __main__ as preflight
+
 ROOT = pathlib.Path(__file__).parents[2]
 LISTING = "\n".join(f"{core},{core // 24}" for core in range(48))
+needs_mpirun = pytest.mark.skipif(
+    shutil.which("mpirun") is None, reason="no mpirun: scripts/install_horovod.sh"
+)
 
 
 @pytest.fixture
@@ -30,14 +36,16 @@ def add(folder, name, body):
     (folder / name).chmod(0o755)
 
 
-def launch(script, *arguments, programs=None, **environment):
-    dropped = ("NP", "HOSTS", "HOSTFILE", "DEVICE", "MODEL_DIR", "CONFIG", "VENV")
+def launch(script, *arguments, programs=None, cwd=None, **environment):
+    dropped = ["NP", "HOSTS", "HOSTFILE", "DEVICE", "MODEL_DIR", "CONFIG", "VENV"]
+    dropped += ["SIGNVER_DATA", "PREFLIGHT", "CORES_PER_CARD", "MPI_ROOT", "TF_RECIPE_CACHE_PATH"]
     kept = {key: value for key, value in os.environ.items() if key not in dropped}
     if programs:
         kept["PATH"] = f"{programs}:{kept['PATH']}"
     return subprocess.run(
         [ROOT / "scripts" / script, *arguments],
         env=kept | {"VENV": "/nowhere"} | environment,
+        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=60,
@@ -56,6 +64,71 @@ def test_eight_cards_take_six_cores_each(host):
     assert "--device=hpu" in command
 
 
+SHARES = {1: 24, 2: 24, 3: 12, 4: 12, 5: 8, 6: 8, 7: 6, 8: 6}
+
+
+@pytest.mark.parametrize("processes", SHARES)
+def test_processes_share_the_cores_of_a_socket(host, processes):
+    command = launch("train_8hpu.sh", "--dry-run", "detector", programs=host, NP=str(processes)).stdout
+    assert f"\nsocket:PE={SHARES[processes]}\n" in command
+
+
+def hwloc_object(kind, index, units, inside=""):
+    """One element of an hwloc topology; `units` are the hardware threads that it holds."""
+    mask = sum(1 << unit for unit in units)
+    words = ",".join(f"0x{mask >> shift & 0xFFFFFFFF:08x}" for shift in (64, 32, 0))
+    sets = f'cpuset="{words}" complete_cpuset="{words}" nodeset="0x1" complete_nodeset="0x1"'
+    return f'<object type="{kind}" os_index="{index}" {sets}>{inside}</object>'
+
+
+def topology_of_a_dl1():
+    """Two sockets of 24 cores of two threads, as hwloc's XML."""
+    cores = []
+    for core in range(48):
+        units = range(2 * core, 2 * core + 2)
+        threads = "".join(hwloc_object("PU", unit, [unit]) for unit in units)
+        cores.append(hwloc_object("Core", core, units, threads))
+    halves = [(range(48), cores[:24]), (range(48, 96), cores[24:])]
+    sockets = [hwloc_object("Package", n, units, "".join(held)) for n, (units, held) in enumerate(halves)]
+    inside = hwloc_object("NUMANode", 0, range(96)) + "".join(sockets)
+    machine = hwloc_object("Machine", 0, range(96), inside)
+    head = '<?xml version="1.0"?><!DOCTYPE topology SYSTEM "hwloc2.dtd">'
+    return f'{head}<topology version="2.0">{machine}</topology>'
+
+
+@pytest.fixture
+def dl1(tmp_path):
+    """What makes a real mpirun believe that it is on a DL1, say where it puts processes, and start none."""
+    (tmp_path / "dl1.xml").write_text(topology_of_a_dl1())
+    (tmp_path / "slots").write_text("localhost slots=48\n")
+    return {
+        "OMPI_MCA_hwloc_base_topo_file": str(tmp_path / "dl1.xml"),
+        "OMPI_MCA_orte_default_hostfile": str(tmp_path / "slots"),
+        "OMPI_MCA_rmaps_base_display_map": "1",
+        "OMPI_MCA_orte_do_not_launch": "1",
+        "OMPI_MCA_plm_rsh_agent": "true",  # looked for where hosts are named, and ssh may be missing
+    }
+
+
+@needs_mpirun
+@pytest.mark.parametrize("processes", range(1, 9))
+def test_mpirun_finds_room_for_every_number_of_cards_of_a_dl1(host, dl1, processes):
+    done = launch("train_8hpu.sh", "detector", programs=host, NP=str(processes), **dl1)
+    assert done.stdout.count("Process rank:") == processes, done.stdout + done.stderr
+
+
+@needs_mpirun
+def test_mpirun_finds_room_for_one_card(host, dl1):
+    done = launch("train_1hpu.sh", "detector", programs=host, **dl1)
+    assert done.stdout.count("Process rank:") == 1, done.stdout + done.stderr
+
+
+def test_without_lscpu_processes_are_not_bound(host):
+    add(host, "lscpu", "exit 127")
+    command = launch("train_8hpu.sh", "--dry-run", "detector", programs=host).stdout.splitlines()
+    assert command[command.index("--bind-to") + 1] == "none"
+
+
 def test_several_hosts(host):
     done = launch("train_8hpu.sh", "--dry-run", "cleaner", programs=host, HOSTS="a:8,b:8", NETWORK="ens5")
     command = done.stdout.splitlines()
@@ -66,11 +139,80 @@ def test_several_hosts(host):
     assert "-p3022" in command
 
 
-def test_a_hostfile(host, tmp_path):
-    (tmp_path / "hosts").write_text("a slots=8\nb slots=4\n")
+HOSTFILES = {  # text: slots of all hosts, and the cores that the fullest of them leaves each process
+    "a slots=8\nb slots=4\n": (12, 6),
+    "a slots=2\nb slots=8\n": (10, 6),
+    "a slots=8 max_slots=16\n#b slots=8\n": (8, 6),
+    "  # slots=8\n\n\ta max_slots=16 slots = 4 # slots=2\n": (4, 12),
+    "a slots=8\nb\n": (9, 6),
+    "a\na\nb\nb\n": (4, 24),
+    "a": (1, 24),
+    "a max-slots=3\nb slots=1": (4, 12),
+}
+
+
+@pytest.mark.parametrize("text", HOSTFILES)
+def test_a_hostfile(host, tmp_path, text):
+    (tmp_path / "hosts").write_text(text)
     done = launch("train_8hpu.sh", "--dry-run", "cleaner", programs=host, HOSTFILE=str(tmp_path / "hosts"))
     command = done.stdout.splitlines()
-    assert command[command.index("-np") + 1] == "12"
+    total, share = HOSTFILES[text]
+    assert command[command.index("-np") + 1] == str(total)
+    assert command[command.index("--map-by") + 1] == f"socket:PE={share}"
+
+
+@needs_mpirun
+@pytest.mark.parametrize("text", HOSTFILES)
+def test_mpirun_counts_the_slots_of_a_hostfile_as_the_script_does(host, dl1, tmp_path, text):
+    (tmp_path / "hosts").write_text(text)
+    done = launch("train_8hpu.sh", "cleaner", programs=host, HOSTFILE=str(tmp_path / "hosts"), **dl1)
+    total, _ = HOSTFILES[text]
+    assert f"Total slots allocated {total}\n" in done.stdout, done.stdout + done.stderr
+    assert done.stdout.count("Process rank:") == total
+
+
+@needs_mpirun
+def test_mpirun_takes_no_cores_for_cards_where_a_hostfile_has_no_number(host, dl1, tmp_path):
+    """Two processes on the 48 cores of one host: refused, for its card is one."""
+    (tmp_path / "hosts").write_text("localhost\n")
+    variables = {"HOSTFILE": str(tmp_path / "hosts"), "NP": "2", "OMPI_MCA_orte_do_not_launch": "0"}
+    add(host, "python", "exit 0")
+    done = launch("train_8hpu.sh", "cleaner", programs=host, **dl1 | variables)
+    assert done.returncode != 0
+    assert "not enough slots" in done.stdout + done.stderr
+
+
+def test_hosts_with_more_cards_than_the_first_have_cores_for_them(host):
+    command = launch("train_8hpu.sh", "--dry-run", "cleaner", programs=host, HOSTS="a:2,b:8").stdout
+    assert "\n10\n-H\na:2,b:8\n" in command
+    assert "\nsocket:PE=6\n" in command
+
+
+def test_paths_in_the_environment_are_those_of_the_caller(host, tmp_path):
+    """Called from another folder, with a python of a relative VENV; a link keeps its name."""
+    add(host, "mpirun", f'printf "%s\\n" "$@" >{tmp_path}/command\nenv >{tmp_path}/variables')
+    (tmp_path / "venv/bin").mkdir(parents=True)
+    add(tmp_path / "venv/bin", "python", "exit 0")
+    (tmp_path / "hosts").write_text("a slots=8\n")
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    (tmp_path / "here").mkdir()
+    paths = {"MODEL_DIR": "../link/run", "HOSTFILE": "../hosts", "SIGNVER_DATA": "data", "VENV": "../venv"}
+    paths |= {"MPI_ROOT": "mpi", "TF_RECIPE_CACHE_PATH": "recipes"}
+    done = launch("train_8hpu.sh", "cleaner", programs=host, cwd=tmp_path / "here", **paths)
+    assert done.returncode == 0, done.stderr
+    command = (tmp_path / "command").read_text().splitlines()
+    assert f"--model_dir={tmp_path}/link/run" in command
+    assert command[command.index("--hostfile") + 1] == f"{tmp_path}/hosts"
+    assert command[command.index("--prefix") + 1] == f"{tmp_path}/here/mpi"
+    assert f"TF_RECIPE_CACHE_PATH={tmp_path}/here/recipes" in command
+    variables = (tmp_path / "variables").read_text().splitlines()
+    assert f"SIGNVER_DATA={tmp_path}/here/data" in variables
+    assert any(line.startswith(f"PATH={tmp_path}/venv/bin:") for line in variables)
+
+
+def test_paths_that_nobody_set_are_the_projects(host, tmp_path):
+    command = launch("train_8hpu.sh", "--dry-run", "cleaner", programs=host, cwd=tmp_path).stdout.splitlines()
+    assert "--model_dir=runs/cleaner" in command
 
 
 def test_one_card_takes_its_own_config(host):
@@ -80,6 +222,7 @@ def test_one_card_takes_its_own_config(host):
     assert command[command.index("-np") + 1] == "1"
     assert "--config_file=configs/cleaner/1hpu.yaml" in command
     assert command[-1] == "--model_dir=x"
+    assert command[command.index("--map-by") + 1] == "socket:PE=24"
 
 
 @pytest.mark.parametrize("processes", ["2", "8"])
@@ -176,6 +319,26 @@ def test_preflight_goes_first_where_it_is_asked_for(host, tmp_path, answer, star
     assert (tmp_path / "started").exists() == started
     assert done.returncode == int(not started)
     assert started or "preflight blocks this run; PREFLIGHT=no" in done.stderr
+
+
+@pytest.mark.parametrize("written", ["{}={}", "{}\n{}"], ids=["one word", "two words"])
+def test_preflight_reads_the_config_that_runs(host, tmp_path, monkeypatch, written):
+    """The parsers of both commands make the same of what each of them is given."""
+    monkeypatch.setenv("SIGNVER_DATA", "")  # parsing sets it
+    add(host, "python", f'printf "%s\\n" "$@" >{tmp_path}/asked')
+    add(host, "mpirun", f'printf "%s\\n" "$@" >{tmp_path}/started')
+    options = {"--model_dir": "x", "--config_file": "my.yaml", "--params_override": "{seed: 3}"}
+    options |= {"--mode": "train", "--data_dir": "/nowhere/data", "--experiment": "cleaner_autoencoder"}
+    words = [word for pair in options.items() for word in written.format(*pair).split("\n")]
+    launch("train_8hpu.sh", "cleaner", *words, programs=host, PREFLIGHT="yes")
+    asked = (tmp_path / "asked").read_text().splitlines()
+    started = (tmp_path / "started").read_text().splitlines()
+    checked = preflight.parse_arguments(asked[asked.index("training.preflight") + 1 :])
+    trained = train.parse_arguments(started[started.index("training.train") + 1 :])
+    assert checked.config_file == trained.config_file == ["configs/cleaner/8hpu.yaml", "my.yaml"]
+    assert checked.params_override == trained.params_override == "{seed: 3}"
+    assert checked.data_dir == trained.data_dir == "/nowhere/data"
+    assert checked.experiment == trained.experiment == "cleaner_autoencoder"
 
 
 @pytest.mark.parametrize(("name", "hosts", "batch"), [("mpijob-1host", 1, 64), ("mpijob-2hosts", 2, 128)])
