@@ -288,7 +288,7 @@ def _entry(
 
     model_dir = pathlib.Path(_folder_of(loaded))
     started = record.read(model_dir)
-    evaluation = best_evaluation(model_dir, arguments.checkpoint)
+    evaluation = best_evaluation(model_dir, loaded.step)
     figures = {name: _six(value) for name, value in evaluation.items() if _is_figure(name, value)}
     data = {
         split: {
@@ -329,17 +329,16 @@ def _source(input_path: str | Sequence[str] | None) -> str:
     return ", ".join("/".join(pathlib.PurePath(name).parts[-2:]) for name in names) or "none"
 
 
-def best_evaluation(model_dir: pathlib.Path, checkpoint: str) -> dict[str, Any]:
-    """The line of `metrics.jsonl` that belongs to a checkpoint; empty where the run never evaluated."""
-    path = model_dir / "metrics.jsonl"
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    lines = [json.loads(line) for line in text.splitlines()]
-    lines = [line for line in lines if line.get("phase") == "eval"]
-    best = model_dir / "best_ckpt" / "info.json"
-    if checkpoint == "best" and best.exists():
-        step = json.loads(best.read_text(encoding="utf-8")).get("best_ckpt_global_step")
-        lines = [line for line in lines if line["step"] == step] or lines
-    return lines[-1] if lines else {}
+def best_evaluation(model_dir: pathlib.Path, step: int) -> dict[str, Any]:
+    """The line of `metrics.jsonl` that belongs to the checkpoint of a step.
+
+    The last evaluation where there was none at that step; empty where the run never evaluated.
+    """
+    from training.runner import MetricsFile
+
+    lines = list(MetricsFile(model_dir / "metrics.jsonl").lines("eval"))
+    # The first: mode "eval" once wrote its figures on other data below those of the run.
+    return next((line for line in lines if line["step"] == step), lines[-1] if lines else {})
 
 
 def _thresholds(

@@ -21,7 +21,7 @@ from training.cleaner.noise import SIDE
 from training.errors import UserError
 from training.extractor.preprocessing import BALANCE, HEIGHT, SPREAD, WIDTH
 from training.files import sha256
-from training.runner import LoadedModel
+from training.runner import LoadedModel, MetricsFile
 
 # A file may be this much larger than the weights in it: graph, names and metadata.
 SIZE_LIMIT = 1.1
@@ -199,22 +199,22 @@ def convert_siamese(loaded: LoadedModel, output: str | os.PathLike[str], **_: An
 
 
 def _verification_metadata(loaded: LoadedModel) -> dict[str, str]:
-    """Threshold, calibration and consistency on the run's validation writers, at the best evaluation.
+    """Threshold, calibration and consistency on the run's validation writers, of the exported checkpoint.
 
+    Where the run did not evaluate at its step they are those of the evaluation with the lowest error.
     The threshold is the cosine at the equal error rate; the calibration makes a probability of "genuine" of a
     cosine; the consistency is the mean cosine of a writer's genuine signatures.
     """
     path = _model_dir(loaded) / "metrics.jsonl"
-    lines = (
-        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-    )
-    found = [line for line in lines if line["phase"] == "eval" and line.get("threshold_skilled") is not None]
+    found = [line for line in MetricsFile(path).lines("eval") if line.get("threshold_skilled") is not None]
     if not found:
         raise UserError(
             f"{path}: no evaluation with forgeries, so no threshold; train with --mode=train_and_eval on a "
             "set that has them."
         )
-    best = min(found, key=lambda line: line["eer_skilled"])
+    # The first: mode "eval" once wrote its figures on other data below those of the run.
+    of_step = [line for line in found if line["step"] == loaded.step]
+    best = of_step[0] if of_step else min(found, key=lambda line: line["eer_skilled"])
     metadata = {"signver.threshold": repr(float(best["threshold_skilled"]))}
     if best.get("calibration_slope") is not None:
         fitted = {key: best[f"calibration_{key}"] for key in ("slope", "offset")}

@@ -36,11 +36,8 @@ def start(
     path = folder / "run.json"
     history = []
     if path.exists():
+        check(folder, name)
         earlier = read(folder)
-        if earlier["experiment"] != name:
-            raise UserError(
-                f"{folder} holds a run of {earlier['experiment']}, not {name}; choose another --model_dir."
-            )
         history = [*earlier.pop("history", []), earlier]
     write_json(
         path,
@@ -57,17 +54,25 @@ def start(
             "python": platform.python_version(),
             "versions": _versions(),
             "git": _git(),
-            "data": {
-                split: {
-                    "records": len(index),
-                    "fingerprint": index.fingerprint,
-                    "files": [pathlib.Path(file).name for file in index.files],
-                }
-                for split, index in data.items()
-            },
+            "data": {split: describe(index) for split, index in data.items()},
             "history": history,
         },
     )
+
+
+def check(folder: pathlib.Path, name: str) -> None:
+    """Raises UserError where a folder holds a run of another experiment, or a damaged record."""
+    if (folder / "run.json").exists() and (found := read(folder)["experiment"]) != name:
+        raise UserError(f"{folder} holds a run of {found}, not {name}; choose another --model_dir.")
+
+
+def describe(index: RecordIndex) -> dict[str, Any]:
+    """Number of records, fingerprint and file names of a data set."""
+    return {
+        "records": len(index),
+        "fingerprint": index.fingerprint,
+        "files": [pathlib.Path(file).name for file in index.files],
+    }
 
 
 def finish(folder: pathlib.Path, status: str, result: Mapping[str, float]) -> None:

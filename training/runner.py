@@ -2,7 +2,7 @@
 
 Added here: resume at the exact step, SIGTERM that saves, a stop on NaN, `metrics.jsonl`, `run.json`,
 a progress bar, and the gate that lets the chief alone write (under Horovod every process believes
-that it should).
+that it should). Mode "eval" measures a run and changes nothing of it: it adds a line to `measured.jsonl`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 import orbit
 import tensorflow as tf
-from official.core import base_trainer, train_lib
+from official.core import base_trainer, train_lib, train_utils
 from official.modeling import optimization
 from tqdm import tqdm
 
@@ -67,6 +67,11 @@ class LoadedModel:
     model: tf.keras.Model
     checkpoint: str
 
+    @property
+    def step(self) -> int:
+        """Training step that the checkpoint was saved at."""
+        return _step_of(self.checkpoint)
+
 
 def load_model(model_dir: str | os.PathLike[str], checkpoint: str = "best") -> LoadedModel:
     """Rebuilds a model from the config recorded with it and restores its weights, in float32.
@@ -98,9 +103,23 @@ def load_model(model_dir: str | os.PathLike[str], checkpoint: str = "best") -> L
 
 
 def run(
-    name: str, experiment: Experiment, mode: str, model_dir: str | os.PathLike[str], device_name: str = "auto"
+    name: str,
+    experiment: Experiment,
+    mode: str,
+    model_dir: str | os.PathLike[str],
+    device_name: str = "auto",
+    checkpoint: str = "best",
 ) -> dict[str, float]:
     """Trains, evaluates, or both, until done, preempted or diverged; continues what `model_dir` holds.
+
+    Args:
+      name: of the experiment.
+      experiment: its config.
+      mode: one of `MODES`.
+      model_dir: folder of the run.
+      device_name: auto, cpu, gpu or hpu.
+      checkpoint: what mode "eval" measures, see `load_model`; where the folder holds none, the weights of
+        `task.init_checkpoint`.
 
     Returns:
       The last evaluation's figures; empty for mode "train".
@@ -119,36 +138,28 @@ def run(
         if distribution.local_rank() == 0:
             device.clear_recipe_cache()
         distribution.barrier()
+    measured = _measured(folder, name, experiment, checkpoint) if mode == "eval" else None
     experiment.runtime.mixed_precision_dtype = chosen.precision
     tf.keras.utils.set_random_seed(experiment.seed)
     if experiment.deterministic:
         tf.config.experimental.enable_op_determinism()
     device.set_precision(chosen.precision)
     task = config.build_task(name, experiment)
-    data = {
-        split: records.index_records(getattr(experiment.task, f"{split}_data").input_path)
-        for split in _splits(mode)
-    }
-    if "train" in data:
-        resolve(experiment, len(data["train"]))
-    if "validation" in data and len(data["validation"]) < distribution.size():
-        count = len(data["validation"])
-        raise UserError(
-            f"{count} validation images for {distribution.size()} processes; each needs one: "
-            "take more images or fewer processes."
-        )
+    data = _index(experiment, mode)
     _make_folder(folder)
     if distribution.is_chief():
-        config.save(experiment, folder / "params.yaml")
-        record.start(folder, name, mode, experiment, chosen, data)
+        if mode != "eval":
+            config.save(experiment, folder / "params.yaml")
+            record.start(folder, name, mode, experiment, chosen, data)
         print(f"{chosen.reason}; {_describe(experiment, data)}", flush=True)
     with contextlib.ExitStack() as guards:
         place = (folder, distribution.rank(), distribution.size())
         guards.enter_context(heartbeat.watch(*place))
         guards.enter_context(heartbeat.name_lost_ranks(*place))
         guards.enter_context(_write_errors_named(folder))
-        result = guards.enter_context(_Run(task, experiment, mode, folder, chosen)).run()
-    if distribution.is_chief():
+        walk = guards.enter_context(_Run(task, experiment, mode, folder, chosen, measured))
+        result = walk.measure(data["validation"]) if mode == "eval" else walk.run()
+    if distribution.is_chief() and mode != "eval":
         record.finish(folder, "done", result)
     return result
 
@@ -157,7 +168,13 @@ class _Run(contextlib.AbstractContextManager):
     """One call of `run`: owns the SIGTERM handler, the progress bar and the metrics file."""
 
     def __init__(
-        self, task: Any, experiment: Experiment, mode: str, folder: pathlib.Path, chosen: device.Device
+        self,
+        task: Any,
+        experiment: Experiment,
+        mode: str,
+        folder: pathlib.Path,
+        chosen: device.Device,
+        measured: str | None = None,
     ):
         self._experiment = experiment
         self._trainer_config = experiment.trainer
@@ -166,7 +183,11 @@ class _Run(contextlib.AbstractContextManager):
         self._terminated = False
         first_step = distribution.of_chief(_saved_step(folder)) if "train" in mode else 0
         self._metrics = MetricsFile(folder / "metrics.jsonl", first_step if "train" in mode else None)
-        self._runner = _build_runner(task, experiment, mode, folder, chosen, first_step, [self._after_loop])
+        self._measured = measured
+        source = os.path.dirname(measured) if measured else str(folder)
+        self._runner = _build_runner(
+            task, experiment, mode, folder, chosen, first_step, [self._after_loop], source
+        )
         self._bar: tqdm | None = None
         self._loop_start = (time.monotonic(), first_step)
 
@@ -190,14 +211,12 @@ class _Run(contextlib.AbstractContextManager):
 
     def run(self) -> dict[str, float]:
         """Walks from one evaluation to the next; the steps are those of an uninterrupted run."""
-        if self._mode == "eval":
-            return self._evaluate()
-        result: dict[str, float] = {}
         controller, steps = self._runner.controller, self._trainer_config.train_steps
         interval = self._trainer_config.validation_interval
         step = self._step()
         self._open_bar(step, steps)
         distribution.broadcast(self._runner.trainer.model.variables)
+        result = self._evaluation_due(step)
         while step < steps:
             target = min(steps, (step // interval + 1) * interval)
             self._loop_start = (time.monotonic(), step)
@@ -207,9 +226,29 @@ class _Run(contextlib.AbstractContextManager):
             self._save(step)
             if "eval" in self._mode:
                 result = self._evaluate()
-        if "eval" in self._mode and not result:
-            result = self._metrics.last("eval", step) or self._evaluate()
         return result
+
+    def measure(self, index: records.RecordIndex) -> dict[str, float]:
+        """Evaluates once and adds the figures to `measured.jsonl`, with what was measured and on what."""
+        values = self._figures()
+        if distribution.is_chief():
+            task, step = self._experiment.task, self._step()
+            source = self._measured or task.init_checkpoint
+            data = {"input_path": task.validation_data.input_path, **record.describe(index)}
+            file = MetricsFile(self._folder / "measured.jsonl")
+            file.write("measured", step, values, checkpoint=source, data=data)
+            _show(f"{source}, step {step}", values)
+        return values
+
+    def _evaluation_due(self, step: int) -> dict[str, float]:
+        """Figures at the step where a run begins or goes on; measured now where it ended before they were."""
+        due = step >= self._trainer_config.train_steps or (
+            step and step % self._trainer_config.validation_interval == 0
+        )
+        if "eval" not in self._mode or not due:
+            return {}
+        # The chief's word: ranks that disagreed would wait for each other.
+        return distribution.of_chief(self._metrics.last("eval", step)) or self._evaluate()
 
     def _after_loop(self, logs: dict[str, Any]) -> None:
         """Orbit calls this after each `steps_per_loop` steps, before it may write a checkpoint."""
@@ -236,17 +275,18 @@ class _Run(contextlib.AbstractContextManager):
         self._loop_start = (time.monotonic(), step)
 
     def _evaluate(self) -> dict[str, float]:
+        values = self._figures()
+        if distribution.is_chief():
+            self._metrics.write("eval", self._step(), values)
+            _show(f"step {self._step()}", values)
+        return values
+
+    def _figures(self) -> dict[str, float]:
         with _quiet():
             logs = self._runner.controller.evaluate(steps=self._trainer_config.validation_steps)
         # AP and its kind are computed over all ranks already; a loss is each rank's own.
         parts = distribution.gather(_numbers(logs))
-        values = {key: statistics.fmean(part[key] for part in parts if key in part) for key in parts[0]}
-        if distribution.is_chief():
-            self._metrics.write("eval", self._step(), values)
-            shown = {key: values[key] for key in values if key in _SHOWN or key.startswith("AP50/")}
-            text = ", ".join(f"{key} {value:.3f}" for key, value in (shown or values).items())
-            tqdm.write(f"step {self._step()}: {text}", file=sys.stderr)
-        return values
+        return {key: statistics.fmean(part[key] for part in parts if key in part) for key in parts[0]}
 
     def _stop_if_diverged(self, loss: float, first: int, last: int) -> None:
         bound = self._trainer_config.loss_upper_bound
@@ -279,41 +319,51 @@ class _Run(contextlib.AbstractContextManager):
 
 
 class MetricsFile:
-    """`metrics.jsonl`: one JSON object a line with `step`, `time`, `phase` and the figures.
+    """`metrics.jsonl`: one JSON object a line with `step`, `time`, `phase` ("train", "eval") and the figures.
 
+    `measured.jsonl` is written alike, by mode "eval" alone: phase "measured", also `checkpoint` and `data`.
     A resumed run drops the lines after its first step, which it is about to compute again.
     """
 
     def __init__(self, path: pathlib.Path, first_step: int | None = None):
         self._path = path
         if first_step is not None and path.exists() and distribution.is_chief():
-            kept = [line for line in self._lines() if line["step"] <= first_step]
+            kept = [line for line in self.lines() if line["step"] <= first_step]
             with atomic_file(path) as temporary:
                 temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
-    def write(self, phase: str, step: int, values: dict[str, float]) -> None:
+    def write(self, phase: str, step: int, values: dict[str, float], **details: Any) -> None:
         """Appends one line; values that are not finite become null, as JSON has no NaN."""
         finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
-        line = {"step": step, "time": time.time(), "phase": phase, **finite}
+        line = {"step": step, "time": time.time(), "phase": phase, **details, **finite}
         with open(self._path, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
 
     def last(self, phase: str, step: int) -> dict[str, float]:
         """The figures written for a phase at a step; empty where there are none."""
-        found = [line for line in self._lines() if line["phase"] == phase and line["step"] == step]
+        found = [line for line in self.lines(phase) if line["step"] == step]
         return (
             {key: found[-1][key] for key in found[-1] if key not in ("step", "time", "phase")}
             if found
             else {}
         )
 
-    def _lines(self) -> Iterator[dict[str, Any]]:
+    def lines(self, phase: str | None = None) -> Iterator[dict[str, Any]]:
+        """The lines of a phase, or all, in the order of the file; none where there is no file."""
         if not self._path.exists():
             return
         for text in self._path.read_text(encoding="utf-8").splitlines():
             # A process killed while it wrote leaves half a line.
             with contextlib.suppress(json.JSONDecodeError):
-                yield json.loads(text)
+                line = json.loads(text)
+                if phase in (None, line["phase"]):
+                    yield line
+
+
+def _show(subject: str, values: dict[str, float]) -> None:
+    shown = {key: values[key] for key in values if key in _SHOWN or key.startswith("AP50/")}
+    text = ", ".join(f"{key} {value:.3f}" for key, value in (shown or values).items())
+    tqdm.write(f"{subject}: {text}", file=sys.stderr)
 
 
 def _build_runner(
@@ -324,6 +374,7 @@ def _build_runner(
     chosen: device.Device,
     first_step: int,
     train_actions: list[Any],
+    source: str,
 ) -> train_lib.OrbitExperimentRunner:
     with tf.device(chosen.name) if chosen.kind != "cpu" else contextlib.nullcontext():
         context = tf.distribute.InputContext(distribution.size(), distribution.rank())
@@ -350,11 +401,11 @@ def _build_runner(
             )
             if evaluate
             else None,
-            checkpoint_exporter=train_lib.maybe_create_best_ckpt_exporter(experiment, str(folder))
+            checkpoint_exporter=_best_checkpoints(experiment, folder)
             if train and evaluate and distribution.is_chief()
             else None,
         )
-        return _Runner(trainer, experiment, mode, folder, task, train_actions)
+        return _Runner(trainer, experiment, mode, folder, task, train_actions, source)
 
 
 class _Runner(train_lib.OrbitExperimentRunner):
@@ -368,7 +419,9 @@ class _Runner(train_lib.OrbitExperimentRunner):
         folder: pathlib.Path,
         task: Any,
         train_actions: list[Any],
+        source: str,
     ):
+        self._source = source
         with _quiet():
             super().__init__(
                 tf.distribute.get_strategy(),
@@ -376,14 +429,17 @@ class _Runner(train_lib.OrbitExperimentRunner):
                 mode,
                 experiment,
                 str(folder),
-                save_summary=distribution.is_chief(),
+                # TensorBoard shows the run, not what else was measured of it.
+                save_summary=distribution.is_chief() and mode != "eval",
                 train_actions=train_actions,
                 trainer=trainer,
             )
 
     def _maybe_build_checkpoint_manager(self) -> tf.train.CheckpointManager:
         if "train" not in self._mode:
-            return _ReadOnlyCheckpoints(self.trainer.checkpoint, self.model_dir)
+            return _ReadOnlyCheckpoints(
+                self.trainer.checkpoint, self._source, init_fn=self.trainer.initialize
+            )
         # Every rank restores from the model_dir; only the chief's manager writes there.
         manager = _Checkpoints if distribution.is_chief() else _ReadOnlyCheckpoints
         return manager(
@@ -431,6 +487,35 @@ class _ReadOnlyCheckpoints(_Checkpoints):
         return path
 
 
+class _BestCheckpoints(train_utils.BestCheckpointExporter):
+    """The stock exporter, which writes the best figures after the checkpoint that has them.
+
+    With the figures first, a run killed between the two would find its best model no better than they are
+    when it repeats the evaluation, and never keep it.
+    """
+
+    def maybe_export_checkpoint(
+        self,
+        checkpoint: tf.train.Checkpoint,
+        eval_logs: dict[str, Any],
+        global_step: int,
+        write_logs: bool = True,
+    ) -> bool:
+        """Keeps the checkpoint if its figures are the best so far; returns whether they are."""
+        better = super().maybe_export_checkpoint(checkpoint, eval_logs, global_step, write_logs=False)
+        if better and write_logs:
+            self.export_best_eval_metric(eval_logs, global_step)
+        return better
+
+
+def _best_checkpoints(experiment: Experiment, folder: pathlib.Path) -> _BestCheckpoints | None:
+    trainer = experiment.trainer
+    subdir, metric = trainer.best_checkpoint_export_subdir, trainer.best_checkpoint_eval_metric
+    if not (subdir and metric):
+        return None
+    return _BestCheckpoints(str(folder / subdir), metric, trainer.best_checkpoint_metric_comp)
+
+
 def build_optimizer(experiment: Experiment, model: tf.keras.Model) -> tf.keras.optimizers.Optimizer:
     """The optimizer of a resolved experiment; averages gradients over all processes."""
     factory = optimization.OptimizerFactory(experiment.trainer.optimizer_config)
@@ -446,14 +531,61 @@ def _splits(mode: str) -> list[str]:
     return [split for split, word in (("train", "train"), ("validation", "eval")) if word in mode]
 
 
+def _index(experiment: Experiment, mode: str) -> dict[str, records.RecordIndex]:
+    """The data of a mode; settles what the config leaves to the number of training records."""
+    data = {
+        split: records.index_records(getattr(experiment.task, f"{split}_data").input_path)
+        for split in _splits(mode)
+    }
+    if "train" in data:
+        resolve(experiment, len(data["train"]))
+    if "validation" in data and len(data["validation"]) < distribution.size():
+        count = len(data["validation"])
+        raise UserError(
+            f"{count} validation images for {distribution.size()} processes; each needs one: "
+            "take more images or fewer processes."
+        )
+    return data
+
+
 def _saved_step(folder: pathlib.Path) -> int:
     latest = tf.train.latest_checkpoint(str(folder))
-    if latest is None:
-        return 0
-    return int(tf.train.load_variable(latest, "global_step/.ATTRIBUTES/VARIABLE_VALUE"))
+    return 0 if latest is None else _step_of(latest)
+
+
+def _step_of(checkpoint: str) -> int:
+    return int(tf.train.load_variable(checkpoint, "global_step/.ATTRIBUTES/VARIABLE_VALUE"))
+
+
+def _measured(folder: pathlib.Path, name: str, experiment: Experiment, checkpoint: str) -> str | None:
+    """The checkpoint that mode "eval" measures; None for the weights of `task.init_checkpoint`.
+
+    Raises:
+      UserError: neither is there, so that random weights would be measured; or another experiment's run.
+    """
+    record.check(folder, name)
+    path = distribution.of_chief(_find_checkpoint(folder, experiment, checkpoint))
+    weights = experiment.task.init_checkpoint
+    if path is None and not weights:
+        raise UserError(
+            f"--model_dir {folder}: no checkpoint to evaluate. Train first, or name weights with "
+            "--params_override='{task: {init_checkpoint: FOLDER}}'."
+        )
+    if path is None and os.path.isdir(weights) and tf.train.latest_checkpoint(weights) is None:
+        raise UserError(f"task.init_checkpoint {weights}: no checkpoint in this folder.")
+    return path
 
 
 def _checkpoint_path(folder: pathlib.Path, params: Experiment, checkpoint: str) -> str:
+    path = _find_checkpoint(folder, params, checkpoint)
+    if path is None:
+        raise UserError(
+            f"{folder}: no checkpoint; train first (python -m training.train --model_dir={folder} ...)."
+        )
+    return path
+
+
+def _find_checkpoint(folder: pathlib.Path, params: Experiment, checkpoint: str) -> str | None:
     best = folder / (params.trainer.best_checkpoint_export_subdir or "best_ckpt")
     candidates = {"best": [best, folder], "last": [folder]}
     if checkpoint not in candidates:
@@ -461,9 +593,7 @@ def _checkpoint_path(folder: pathlib.Path, params: Experiment, checkpoint: str) 
     for candidate in candidates[checkpoint]:
         if (path := tf.train.latest_checkpoint(str(candidate))) is not None:
             return path
-    raise UserError(
-        f"{folder}: no checkpoint; train first (python -m training.train --model_dir={folder} ...)."
-    )
+    return None
 
 
 def _make_folder(folder: pathlib.Path) -> None:

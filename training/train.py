@@ -20,9 +20,13 @@ examples:
       --model_dir=runs/mine --config_file=configs/detector/cpu.yaml \\
       --params_override='{task: {train_data: {input_path: "data/train*"}}, schedule: {epochs: 3.0}}'
 
-  # figures of a trained model
+  # figures of a trained model: of its best checkpoint, on its own validation data or on others
   python -m training.train --experiment=retinanet_signverod --mode=eval --model_dir=runs/detector
+  python -m training.train --experiment=retinanet_signverod --mode=eval --model_dir=runs/detector \\
+      --params_override='{task: {validation_data: {input_path: "data/others/eval*"}}}'
 
+--mode=eval takes the config of the run where no --config_file is named, and changes nothing of the run: it
+shows the figures and adds a line with them, the checkpoint and the data to measured.jsonl in the model_dir.
 The same command again continues an interrupted run at its last checkpoint. SIGTERM saves and stops.
 Exit codes: 0 done or saved on SIGTERM, 1 the training diverged, 2 a mistake in the command, config or data.
 """
@@ -43,13 +47,18 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--mode",
         default="train_and_eval",
         choices=("train", "eval", "train_and_eval"),
-        help="train_and_eval (default) keeps the best checkpoint apart",
+        help="train_and_eval (default) keeps the best checkpoint apart; eval measures what was trained",
     )
     parser.add_argument(
         "--model_dir", required=True, help="folder for checkpoints, metrics.jsonl, TensorBoard, run.json"
     )
     parser.add_argument(
         "--config_file", action="append", default=[], help="YAML file; may be repeated, later files win"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        choices=("best", "last"),
+        help="which one --mode=eval measures: best (default; the last where none was kept apart) or last",
     )
     location.add_argument(parser)
     parser.add_argument("--params_override", default="", help="YAML text that wins over the files")
@@ -59,7 +68,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         choices=("auto", "cpu", "gpu", "hpu"),
         help="auto takes the best that is there",
     )
-    return parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
+    if parsed.checkpoint and parsed.mode != "eval":
+        parser.error("--checkpoint belongs to --mode=eval; a training goes on from the last one")
+    return parsed
 
 
 def main() -> int:
@@ -82,7 +94,14 @@ def main() -> int:
     from training import runner
 
     try:
-        runner.run(arguments.experiment, experiment, arguments.mode, arguments.model_dir, arguments.device)
+        runner.run(
+            arguments.experiment,
+            experiment,
+            arguments.mode,
+            arguments.model_dir,
+            arguments.device,
+            arguments.checkpoint or "best",
+        )
     except runner.PreemptedError as saved:
         print(saved, flush=True)
     return 0

@@ -119,12 +119,11 @@ def spread(values):
 
 
 def evaluate(experiment, folder):
-    """Figures of a model_dir by one process."""
+    """Figures of a model_dir's last checkpoint by one process."""
     command = ["training.train", f"--experiment={experiment}", "--mode=eval", f"--model_dir={folder / 'run'}"]
-    subprocess.run(
-        [sys.executable, "-m", *command, "--device=cpu"], cwd=ROOT, env=environment(), check=True, timeout=300
-    )
-    return lines(folder / "run", "eval")[-1]
+    command += ["--checkpoint=last", "--device=cpu"]
+    subprocess.run([sys.executable, "-m", *command], cwd=ROOT, env=environment(), check=True, timeout=300)
+    return json.loads((folder / "run" / "measured.jsonl").read_text())
 
 
 def lines(model_dir, phase):
@@ -249,6 +248,42 @@ def test_sigterm_saves_once_and_another_number_of_ranks_goes_on(data, tmp_path):
     assert again.returncode == 0, output[-3000:]
     assert f"at step {saved} of {saved + 4}" in output
     assert lines(tmp_path / "run", "train")[-1]["step"] == saved + 4
+
+
+def test_sigterm_saves_while_worker_processes_make_the_pairs(data, tmp_path):
+    """mpirun hands the signal to them too: they are of their rank's process group."""
+    process = launch(data, tmp_path, {"task": {"workers": 2}})
+    wait_for_step(process, tmp_path / "run", 4)
+    helpers = [one for rank in ranks_of(process) for one in psutil.Process(rank).children(recursive=True)]
+    assert sum("spawn_main" in " ".join(one.cmdline()) for one in helpers) == 4
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 0, output[-3000:]
+    assert "SIGTERM: saved step" in output
+    assert "Traceback" not in output
+    saved = lines(tmp_path / "run", "train")[-1]["step"]
+    assert (tmp_path / "run" / f"ckpt-{saved}.index").exists()
+    assert not psutil.wait_procs(helpers, timeout=30)[1]
+
+
+def test_ranks_repeat_an_evaluation_that_a_kill_cut_short(data, tmp_path):
+    steps = {
+        "trainer": {"train_steps": 8, "steps_per_loop": 2},
+        "schedule": {"evaluations": 2, "checkpoints": 2},
+    }
+    ranks(2, "cleaner_unet", tmp_path, settings(data, steps))
+    run = tmp_path / "run"
+    first = lines(run, "eval")[0]
+    # What a kill during the evaluation of step 4 leaves: its checkpoint, no figures, no best checkpoint.
+    (run / "checkpoint").write_text('model_checkpoint_path: "ckpt-4"\n')
+    kept = [line for line in lines(run, "train") if line["step"] <= 4]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+    shutil.rmtree(run / "best_ckpt")
+    ranks(2, "cleaner_unet", tmp_path, settings(data, steps))
+    found = lines(run, "eval")
+    assert [line["step"] for line in found] == [4, 8]
+    assert found[0]["psnr"] == pytest.approx(first["psnr"], rel=1e-4)
+    assert len(list((run / "best_ckpt").glob("*.index"))) == 1
 
 
 def test_eight_processes_go_through_the_launch_line(data, tmp_path):

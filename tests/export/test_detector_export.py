@@ -134,6 +134,53 @@ def test_equal_scores_in_another_order_still_match():
     assert lonely == 3  # two of the three expected, and the one of class 3
 
 
+def _detections(*rows):
+    """Squares of side 1 by (left edge, score, class), all in one row."""
+    boxes = np.array([[0, left, 1, left + 1] for left, _, _ in rows], np.float32)
+    return (
+        boxes,
+        np.array([score for _, score, _ in rows], np.float32),
+        np.array([label for *_, label in rows]),
+    )
+
+
+# A square that is a third of its side away overlaps by one half.
+@pytest.mark.parametrize(
+    ("expected", "found", "rounded"),
+    [
+        ([(0, 0.9, 1)], [(0, 0.9, 1), (1 / 3, 0.5, 1)], 1),
+        ([(0, 0.9, 1)], [(0, 0.9, 1), (0.3, 0.5, 1)], 0),  # overlaps by 0.54: suppression has failed
+        ([(0, 0.9, 1)], [(0, 0.9, 1), (0.4, 0.5, 1)], 0),  # by 0.43: it went too far
+        ([(0, 0.9, 1)], [(0, 0.9, 1), (1 / 3, 0.5, 2)], 0),  # classes do not suppress each other
+        ([(0, 0.9, 1), (1 / 3, 0.95, 2)], [(0, 0.9, 1)], 0),
+        ([(0, 0.9, 1)], [(0.2, 0.90002, 1)], 2),  # rivals with one score: either stays
+        ([(0, 0.9, 1)], [(0.2, 0.85, 1)], 0),
+        # The second came by chance and put out what stands alone on the other side.
+        ([(0, 0.9, 1), (0.5, 0.4, 1)], [(0, 0.9, 1), (1 / 3, 0.5, 1)], 2),
+        ([(0, 0.9, 1), (0.9, 0.4, 1)], [(0, 0.9, 1), (1 / 3, 0.5, 1)], 1),
+    ],
+)
+def test_what_falls_either_way_on_another_runtime_is_told_from_a_mistake(expected, found, rounded):
+    sides = _detections(*expected), _detections(*found)
+    for one, other in (sides, sides[::-1]):
+        pairs, lonely = validate.match(one, other)
+        assert lonely >= rounded
+        assert validate.settled_by_rounding(one, other, pairs, 0.5) == rounded
+        assert validate.settled_by_rounding(one, other, pairs, float("nan")) == 0
+
+
+def test_another_overlap_for_suppression_is_no_rounding(loaded, onnx_file, pages, tmp_path):
+    model = onnx.load(str(onnx_file))
+    (node,) = [node for node in model.graph.node if node.op_type == "NonMaxSuppression"]
+    (weight,) = [weight for weight in model.graph.initializer if weight.name == node.input[3]]
+    lower = onnx.numpy_helper.to_array(weight) - np.float32(0.1)
+    weight.CopyFrom(onnx.numpy_helper.from_array(lower, weight.name))
+    onnx.save(model, str(tmp_path / "other.onnx"))
+    report = validate.validate_detector(loaded, tmp_path / "other.onnx", pages, minimum_detections=2)
+    assert report.unmatched > 0
+    assert not report.passed
+
+
 def test_the_saved_model_serves_alone(loaded, onnx_file, pages, tmp_path):
     saved_model.save(loaded, tmp_path / "saved")
     served = tf.saved_model.load(str(tmp_path / "saved"))

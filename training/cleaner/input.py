@@ -9,12 +9,14 @@ TensorFlow's process only copies finished batches; no Python runs in it for a pa
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator
-from multiprocessing import shared_memory
+from multiprocessing import resource_tracker, shared_memory
 from typing import Any
 
 import cv2
@@ -29,6 +31,9 @@ _LONGEST = 320
 _EVALUATION_KEY = 0xE7A1
 # Batches that may wait, for each worker; with it a slow batch delays nobody.
 _BATCHES_AHEAD = 2
+# What ends a run, which answers them itself. mpirun hands SIGUSR1 to the whole process group of a rank, a
+# terminal SIGINT, `timeout` SIGTERM.
+_RUN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 # Every eighth evaluation pair is a clean crop, so that what is done to clean ink is measured.
 UNTOUCHED_EVERY = 8
 
@@ -172,6 +177,9 @@ class _Workers(contextlib.AbstractContextManager):
         self._shape = (slots, 2, share, SIDE, SIDE, 1)
         # Spawned: TensorFlow's threads do not survive a fork.
         context = multiprocessing.get_context("spawn")
+        with _run_signals_kept_off():
+            # It opens SIGINT and SIGTERM again once it has started, so it comes before the workers.
+            resource_tracker.ensure_running()
         self._ring = shared_memory.SharedMemory(create=True, size=int(np.prod(self._shape)))
         self._bank = shared_memory.SharedMemory(create=True, size=max(1, bank.pixels.nbytes))
         np.ndarray(bank.pixels.shape, np.uint8, self._bank.buf)[:] = bank.pixels
@@ -182,12 +190,25 @@ class _Workers(contextlib.AbstractContextManager):
         self._processes = [
             context.Process(
                 target=_work,
-                args=(number, workers, names, self._shape, light, levels, order, self._full, self._free),
+                args=(
+                    number,
+                    workers,
+                    os.getpid(),
+                    names,
+                    self._shape,
+                    light,
+                    levels,
+                    order,
+                    self._full,
+                    self._free,
+                ),
                 daemon=True,
             )
             for number in range(workers)
         ]
-        with _without_main():
+        # Where nobody closes this, multiprocessing would send a SIGTERM that they do not get, and wait.
+        atexit.register(self._kill)
+        with _run_signals_kept_off(), _without_main():
             for process in self._processes:
                 process.start()
 
@@ -212,15 +233,33 @@ class _Workers(contextlib.AbstractContextManager):
                     "with exit code -9 the machine ran out of memory: set task.workers lower"
                 )
 
+    def _kill(self) -> None:
+        for process in self._processes:
+            if process.pid is not None:
+                process.kill()
+                process.join(5)
+
     def __exit__(self, *details: Any) -> None:
-        for process in self._processes:
-            process.terminate()
-        for process in self._processes:
-            process.join(5)
+        self._kill()
+        atexit.unregister(self._kill)
         for memory in (self._ring, self._bank):
             memory.close()
             with contextlib.suppress(FileNotFoundError):
                 memory.unlink()
+
+
+@contextlib.contextmanager
+def _run_signals_kept_off() -> Iterator[None]:
+    """A process that is started here never gets `_RUN_SIGNALS`; this one gets afterwards what came meanwhile.
+
+    It inherits the mask of the thread that starts it, before it has imported anything. A handler could be set
+    in the main thread alone, and tf.data starts the workers from a thread of its own.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _RUN_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
@@ -240,6 +279,7 @@ def _without_main() -> Iterator[None]:
 def _work(
     number: int,
     workers: int,
+    parent: int,
     names: tuple[str, str],
     shape: tuple[int, ...],
     bank: SignatureBank,
@@ -248,9 +288,8 @@ def _work(
     full: list[Any],
     free: list[Any],
 ) -> None:
-    """A worker's life; ends with its parent."""
+    """A worker's life; ends within seconds of its parent, the process `parent`."""
     cv2.setNumThreads(1)
-    parent = os.getppid()
     memory = [shared_memory.SharedMemory(name=name) for name in names]
     ring: np.ndarray = np.ndarray(shape, np.uint8, memory[0].buf)
     pixels = int(bank.shapes.prod(axis=1, dtype=np.int64).sum())

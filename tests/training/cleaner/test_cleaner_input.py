@@ -2,14 +2,36 @@
 
 import itertools
 import os
+import pathlib
 import signal
+import subprocess
+import sys
+import threading
+import time
 
 import numpy as np
+import psutil
 import pytest
 
 from training.cleaner import input as pairs
 from training.cleaner.noise import NoiseLevels
 from training.data import signatures, tfrecord
+
+ROOT = pathlib.Path(__file__).parents[3]
+# A parent of two workers that says who they are and is killed, or ends without closing them.
+PARENT = """
+import os, signal, sys
+from training.cleaner import input as pairs
+from training.cleaner.noise import NoiseLevels
+bank = pairs.load_bank(sys.argv[1])
+made = pairs._Workers(bank, NoiseLevels(), pairs.Order(seed=0, count=len(bank), global_batch=2), 2)
+if sys.argv[2] != "starting":
+    batches = made.batches()
+    next(batches)
+print(*(process.pid for process in made._processes), made._ring.name, made._bank.name, flush=True)
+if sys.argv[2] != "ending":
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +104,44 @@ def test_a_dead_worker_is_said_and_no_process_or_memory_stays(bank):
             list(itertools.islice(batches, 50))
     assert not any(process.is_alive() for process in made._processes)
     assert not [name for name in set(os.listdir("/dev/shm")) - before if name.startswith("psm_")]
+
+
+def test_workers_outlive_the_signals_of_their_run(bank):
+    """They are sent while the workers still import; tf.data starts them from a thread, as here."""
+    order = pairs.Order(seed=4, count=len(bank), global_batch=6)
+    made = []
+    thread = threading.Thread(target=lambda: made.append(pairs._Workers(bank, NoiseLevels(), order, 2)))
+    thread.start()
+    thread.join()
+    with made[0] as workers:
+        for process, number in itertools.product(
+            workers._processes, (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
+        ):
+            os.kill(process.pid, number)
+        found = np.stack([np.stack(batch) for batch in itertools.islice(workers.batches(), 5)], axis=1)
+        assert all(process.is_alive() for process in workers._processes)
+    assert np.array_equal(found, take(bank, 5))
+    assert not any(process.is_alive() for process in workers._processes)
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(pairs._RUN_SIGNALS)
+
+
+@pytest.mark.parametrize("when", ["starting", "working", "ending"])
+def test_workers_end_with_their_parent_however_it_ends(data, when):
+    command = [sys.executable, "-W", "ignore", "-c", PARENT, f"{data}/train*", when]
+    # Not through pipes: the workers would hold them open.
+    with open(data.parent / f"{when}.txt", "w+") as told:
+        code = subprocess.run(command, cwd=ROOT, stdout=told, timeout=100).returncode
+        told.seek(0)
+        *workers, ring, held = told.read().split()
+    assert code == (0 if when == "ending" else -signal.SIGKILL)
+    assert len(workers) == 2
+    alive = [psutil.Process(int(pid)) for pid in workers if psutil.pid_exists(int(pid))]
+    assert not psutil.wait_procs(alive, timeout=60)[1]
+    # Removed by multiprocessing's tracker, which ends after them.
+    end = time.monotonic() + 60
+    while left := {ring, held} & set(os.listdir("/dev/shm")):
+        assert time.monotonic() < end, left
+        time.sleep(0.1)
 
 
 def test_the_bank_holds_the_ink_cut_out(bank):

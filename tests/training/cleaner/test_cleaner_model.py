@@ -113,7 +113,7 @@ def test_the_unet_learns_and_its_figures_are_all_there(data, tmp_path):
     for name in (*names, *(f"{name}_untouched" for name in names)):
         assert np.isfinite(found[name])
     commands.run("training.train", "--experiment=cleaner_unet", "--mode=eval", f"--model_dir={tmp_path}")
-    evaluated = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    evaluated = json.loads((tmp_path / "measured.jsonl").read_text())
     for name in names:
         assert evaluated[name] == pytest.approx(found[name], rel=1e-5)
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from export import onnx_model
+from export.bundle import best_evaluation
 from signver import Matcher, MetricExtractor, SignVerError
 from training import config, runner
 from training.data import signatures, tfrecord
@@ -88,6 +90,30 @@ def test_training_tells_writers_apart(trained):
     assert {"auc_skilled", "far_skilled_at_frr_0.01", "threshold_skilled"} <= set(found[-1])
     losses = [line["training_loss"] for line in lines if line["phase"] == "train"]
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_an_exported_checkpoint_takes_the_figures_of_its_own_step(trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    first, last = [line for line in lines if line["phase"] == "eval"]
+    first |= {"eer_skilled": 0.0, "threshold_skilled": 0.25}
+    last |= {"eer_skilled": 0.5, "threshold_skilled": 0.5}
+    # As mode "eval" once left it, measured on other data; and what a kill leaves.
+    other = last | {"eer_skilled": 0.0, "threshold_skilled": 0.75}
+
+    def threshold(checkpoint, *written):
+        text = "".join(json.dumps(line) + "\n" for line in written) + '{"step": 1'
+        (run / "metrics.jsonl").write_text(text)
+        loaded = runner.load_model(run, checkpoint)
+        assert best_evaluation(run, loaded.step)["threshold_skilled"] == 0.5
+        file = onnx_model.convert_extractor(loaded, tmp_path / "extractor.onnx")
+        return MetricExtractor(threads=1).load(file).threshold
+
+    assert threshold("last", first, last, other) == 0.5
+    assert threshold("best", last | {"step": runner.load_model(run).step}, other | {"step": 1}) == 0.5
+    # No evaluation at the step: the one with the lowest error for the threshold, the last for the figures.
+    assert threshold("last", first, last | {"step": STEPS - 1}) == 0.25
 
 
 def test_evaluation_reports_figures_pictures_and_shortcuts(trained, data, tmp_path):
