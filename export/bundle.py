@@ -107,14 +107,22 @@ class Part:
 
 
 def check_target(output: pathlib.Path) -> None:
-    """Refuses to replace anything but a bundle.
+    """Refuses to replace anything but a bundle, all of it and nothing else.
 
     Raises:
-      UserError: the folder holds something else.
+      UserError: the folder holds something else, or more.
     """
-    strange = output.exists() and not (output / "manifest.json").is_file()
-    if strange and (output.is_file() or any(output.iterdir())):
-        raise UserError(f"{output} exists and is no bundle, which would replace it; name a new folder.")
+    from signver import SignVerError, manifest, signing
+
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    try:
+        found, _ = manifest.read(output)
+        strangers = manifest.strangers(output, found, signing.SIGNATURE)
+    except SignVerError as error:
+        raise UserError(f"{output} exists and is no bundle; name a new folder ({error})") from error
+    if strangers:
+        raise UserError(f"{output} holds more than a bundle ({', '.join(strangers[:3])}); name a new folder.")
 
 
 def write(
@@ -379,7 +387,8 @@ def _score_threshold(path: pathlib.Path, arguments: argparse.Namespace) -> dict[
     return {
         "value": threshold,
         "meaning": "A found box counts from this score on. Lower misses fewer, higher raises fewer false "
-        f"alarms; figures on {arguments.synthetic} synthetic pages of other writers, overlap one half.",
+        f"alarms; figures on {arguments.synthetic} synthetic pages of other writers, overlap one half, for "
+        "the classes that they have.",
         "figures": {name: _six(value) for name, value in found.items()},
     }
 

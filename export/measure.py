@@ -5,10 +5,11 @@ Through the SDK's own code, on synthetic or real data, with the metrics of the t
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from signver import Cleaner, Detector, MetricExtractor, SignVerError
 from training.cleaner.metrics import Totals
 from training.data import signatures
 from training.data.page import Box, Page
+from training.data.synthetic.sheet import CLASSES
 from training.extractor import metrics
 
 # Genuine signatures and forgeries of a writer.
@@ -26,24 +28,47 @@ _GENUINE, _FORGED = 6, 4
 _TIMED = 20
 
 
-def detector(path: pathlib.Path, pages: Sequence[Page], threshold: float) -> dict[str, float]:
-    """Figures over pages with true boxes.
+def detector(
+    path: pathlib.Path, pages: Sequence[Page], threshold: float, names: Mapping[int, str] = CLASSES
+) -> dict[str, float]:
+    """Figures over pages with true boxes, for the classes that model and pages have in common.
+
+    Args:
+      path: the ONNX file.
+      pages: with true boxes.
+      threshold: what a box must score for precision and recall.
+      names: of the pages' labels; the model may number its classes otherwise.
 
     Returns:
       `AP` and `AP50`, means over the classes that occur; `precision` and `recall` of the boxes that score at
-      least `threshold`, at an overlap of one half.
+      least `threshold`, at an overlap of one half. Empty without a class in common.
     """
     model = Detector(1).load(path)
+    places = {name.lower(): label for label, name in model.class_names.items()}
+    labels = {label: places[name.lower()] for label, name in names.items() if name.lower() in places}
+    if not labels:
+        return {}
+    known_to_both = set(labels.values())
+    pages = [
+        dataclasses.replace(
+            page,
+            boxes=tuple(
+                dataclasses.replace(box, label=labels[box.label]) for box in page.boxes if box.label in labels
+            ),
+        )
+        for page in pages
+    ]
 
     def find(image: np.ndarray) -> list[Found]:
         found = model.detect(image)
         return [
             Found(Box(box[0], box[1], box[2], box[3], int(label)), float(score))
             for box, score, label in zip(found.boxes.tolist(), found.scores, found.classes, strict=True)
+            if int(label) in known_to_both
         ]
 
     results = detect_pages(find, pages, threshold)
-    rows = average_precision(results, sorted(model.class_names)).values()
+    rows = average_precision(results, sorted(known_to_both)).values()
     known = [row for row in rows if row["AP"] >= 0]
     return {
         **{name: float(np.mean([row[name] for row in known])) if known else 0.0 for name in ("AP", "AP50")},

@@ -180,7 +180,7 @@ def _try(kind: str, source: Any, arguments: argparse.Namespace, scratch: pathlib
     feeds = [_FEEDS[kind](path, item) for item in calibrated]
     quantise(path, output, feeds)
     threshold = 0.0 if kind != "detector" else source.manifest["models"][kind]["thresholds"]["score"]["value"]
-    before, after = (_figures(kind, one, measured, threshold) for one in (path, output))
+    before, after = (_figures(kind, one, measured, threshold, arguments.pages) for one in (path, output))
     times = _race(kind, (path, output), feeds, arguments.threads)
     for figures, file, milliseconds in zip((before, after), (path, output), times, strict=True):
         figures |= {"ms": milliseconds, "MB": file.stat().st_size / 1e6}
@@ -257,12 +257,24 @@ def _real(kind: str, folder: str, count: int, seed: int) -> tuple[list[Any], lis
     )
 
 
-def _figures(kind: str, path: pathlib.Path, material: Sequence[Any], threshold: float) -> dict[str, float]:
+def _figures(
+    kind: str, path: pathlib.Path, material: Sequence[Any], threshold: float, pages: str | None
+) -> dict[str, float]:
     from export import measure
+    from training.data import tfrecord
 
-    if kind == "detector":
-        return measure.detector(path, material, threshold)
-    return getattr(measure, kind)(path, material)
+    if kind != "detector":
+        return getattr(measure, kind)(path, material)
+    names = measure.CLASSES
+    if pages is not None:
+        names = tfrecord.read_label_map(pathlib.Path(location.locate(pages)) / tfrecord.LABEL_MAP)
+    found = measure.detector(path, material, threshold, names)
+    if not found:
+        raise UserError(
+            f"quantize: the detector has none of the classes {', '.join(names.values())}; give a data set "
+            "that has its own with --pages."
+        )
+    return found
 
 
 def _race(

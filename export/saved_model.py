@@ -91,8 +91,11 @@ def save_weights(loaded: LoadedModel, output: str | os.PathLike[str]) -> pathlib
       UserError: the folder holds something else.
     """
     path = pathlib.Path(output)
-    if path.exists() and not (path / "checkpoint").is_file():
-        raise UserError(f"--output {path}: is there and holds no weights; name a new folder.")
+    # A run has a file "checkpoint" too, and must not be replaced by its weights alone.
+    names = {file.name for file in path.iterdir()} if path.is_dir() else set()
+    weights = {name for name in names if name == "checkpoint" or name.startswith("weights.")}
+    if path.exists() and (names != weights or not path.is_dir() or (names and "checkpoint" not in names)):
+        raise UserError(f"--output {path}: is there and holds other things than weights; name a new folder.")
     items = getattr(loaded.model, "checkpoint_items", None) or {"model": loaded.model}
     with atomic_folder(path) as temporary:
         tf.train.Checkpoint(**items).write(str(temporary / "weights"))

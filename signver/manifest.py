@@ -111,6 +111,13 @@ def listed(manifest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return found
 
 
+def strangers(folder: pathlib.Path, manifest: Mapping[str, Any], *known: str) -> list[str]:
+    """Files in a bundle's folder that are neither the manifest, nor listed in it, nor `known`; sorted."""
+    expected = {*listed(manifest), NAME, *known}
+    found = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir()}
+    return sorted(found - expected)
+
+
 def check_files(folder: pathlib.Path, manifest: Mapping[str, Any]) -> None:
     """Holds every listed file against its size and SHA-256.
 

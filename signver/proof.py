@@ -79,9 +79,8 @@ def verify(
     bundle = Bundle.load(path, public_key=public_key)
     for kind in sorted(bundle.manifest["models"]):
         bundle.check_contract(kind)
-    listed = {*manifests.listed(bundle.manifest), manifests.NAME, SIGNATURE}
-    found = {file.relative_to(bundle.path).as_posix() for file in bundle.path.rglob("*") if not file.is_dir()}
-    return Proof(bundle, Golden(bundle, threads).run(), sorted(found - listed))
+    strangers = manifests.strangers(bundle.path, bundle.manifest, SIGNATURE)
+    return Proof(bundle, Golden(bundle, threads).run(), strangers)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

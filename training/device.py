@@ -8,6 +8,7 @@ loaded before the first operation and before Horovod starts.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 import pathlib
 import shutil
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 CHOICES = ("auto", "cpu", "gpu", "hpu")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 # What multiplies bfloat16 matrices in hardware; without it bfloat16 on a CPU is slower than float32.
+# PCI's number for Habana, as the kernel shows it.
+_HABANA = "0x1da3"
 _BFLOAT16_CPU_FLAGS = ("amx_bf16", "avx512_bf16")
 # The last SynapseAI with TensorFlow, and the TensorFlow that it is built for.
 SUPPORTED = {"SynapseAI": "1.14.0", "TensorFlow": "2.15.0"}
@@ -137,9 +140,24 @@ def _devices(kind: str) -> list[tf.config.PhysicalDevice]:
     return list(tf.config.list_physical_devices(kind))
 
 
-def _card_files() -> bool:
-    """Whether the driver shows a card: /dev/hl0, or /dev/accel/accel0 with later drivers."""
-    return any(pathlib.Path(name).exists() for name in ("/dev/hl0", "/dev/accel/accel0"))
+def _card_files(root: pathlib.Path = pathlib.Path("/")) -> bool:
+    """Whether the driver shows a card: /dev/hl0, or with later drivers /dev/accel/accel0 of Habana's.
+
+    The kernel names other makers' accelerators, such as the NPU of many a laptop, alike.
+    """
+    if (root / "dev/hl0").exists():
+        return True
+    nodes = [node.name for node in root.glob("dev/accel/accel[0-9]*")]
+    makers = {_first_line(root / "sys/class/accel" / name / "device/vendor") for name in nodes}
+    # Where a container does not show the maker, whoever has Habana's package has the card.
+    return _HABANA in makers or ("" in makers and importlib.util.find_spec("habana_frameworks") is not None)
+
+
+def _first_line(path: pathlib.Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip().lower()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _load_hpu() -> str:

@@ -1,5 +1,6 @@
 """`python -m export bundle`: complete, the same bytes every time, signed, in other languages."""
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -119,6 +120,9 @@ def test_mistakes_are_said(cleaner_run, tmp_path):
     )
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("mine")
+    refused = command("bundle", f"--cleaner={cleaner_run}", f"--output={tmp_path / 'mine'}", code=2)
+    assert "exists and is no bundle" in refused
+    (tmp_path / "mine" / "manifest.json").write_text('{"name": "of a web page"}')
     refused = command("bundle", f"--cleaner={cleaner_run}", f"--output={tmp_path / 'mine'}", code=2)
     assert "exists and is no bundle" in refused
     assert "name a bundle, or --onnx" in command("validate", code=2)
@@ -260,6 +264,37 @@ def test_real_signatures_are_measured_by_writer_and_label(cleaner_run, whole_bun
     assert len({writer for _, writer, _ in drawn}) == len({page.document for page in pages})
     found = measure.extractor(whole_bundle / "extractor.onnx", measure.signature_set(3, 1))
     assert 0 <= found["eer_random"] <= 1
+
+
+def test_a_detector_is_measured_by_the_names_of_its_classes(whole_bundle, tmp_path):
+    model = onnx.load(str(whole_bundle / "detector.onnx"))
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    pages = list(samples.pages(6, 3))
+    found = measure.detector(whole_bundle / "detector.onnx", pages, 0.05)
+    assert found["AP50"] > 0.05
+    # The same network under other names: what it calls a signature now is what it called a date, and no page
+    # of the world has a stamp.
+    for names, wanted in (
+        ({"1": "Signature", "2": "initials", "3": "redaction", "4": "DATE"}, found),
+        ({"1": "stamp", "2": "seal", "3": "crest", "4": "logo"}, {}),
+    ):
+        onnx.helper.set_model_props(model, {**metadata, "signver.classes": json.dumps(names)})
+        onnx.save(model, str(tmp_path / "renamed.onnx"))
+        assert measure.detector(tmp_path / "renamed.onnx", pages, 0.05) == wanted
+    order = {1: "date", 2: "signature", 3: "initials", 4: "redaction"}
+    numbers = {name: label for label, name in order.items()}
+    renumbered = [
+        dataclasses.replace(
+            page,
+            boxes=tuple(
+                dataclasses.replace(box, label=numbers[measure.CLASSES[box.label]]) for box in page.boxes
+            ),
+        )
+        for page in pages
+    ]
+    assert measure.detector(whole_bundle / "detector.onnx", renumbered, 0.05, order) == found
+    alone = measure.detector(whole_bundle / "detector.onnx", pages, 0.05, {1: "signature"})
+    assert alone["recall"] >= 0
 
 
 # Other languages

@@ -1,5 +1,7 @@
 """Weights without an optimizer, which a fine-tuning starts from."""
 
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -40,7 +42,15 @@ def test_a_run_starts_from_them_and_they_may_be_moved(loaded, tmp_path):
 
 
 def test_another_folder_is_not_replaced(extractor_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(extractor_run, run)
+    before = sorted(path.name for path in run.iterdir())
+    with pytest.raises(UserError, match="holds other things than weights"):
+        saved_model.save_weights(load_model(run), run)
+    assert sorted(path.name for path in run.iterdir()) == before
+    for _ in range(2):  # weights are replaced
+        saved_model.save_weights(load_model(run), tmp_path / "weights")
     (tmp_path / "letter.txt").write_text("mine")
-    with pytest.raises(UserError, match="holds no weights"):
+    with pytest.raises(UserError, match="holds other things than weights"):
         saved_model.save_weights(load_model(extractor_run), tmp_path)
     assert (tmp_path / "letter.txt").read_text() == "mine"

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from training import device
+
 ROOT = pathlib.Path(__file__).parents[2]
 STAND_IN = pathlib.Path(__file__).parent / "stand_in"
 
@@ -137,6 +139,23 @@ print(chosen.kind, any(name.startswith("habana") for name in sys.modules))
     done, log = run(code, tmp_path)
     assert done.stdout.split() == ["cpu", "False"], done.stderr
     assert log == []
+
+
+@pytest.mark.parametrize(
+    ("files", "card"),
+    [
+        ({}, False),
+        ({"dev/hl0": ""}, True),
+        ({"dev/accel/accel0": "", "sys/class/accel/accel0/device/vendor": "0x1da3\n"}, True),
+        ({"dev/accel/accel0": "", "sys/class/accel/accel0/device/vendor": "0x8086\n"}, False),
+        ({"dev/accel/accel0": ""}, False),  # no maker shown, and no package of Habana's here
+    ],
+)
+def test_another_maker_s_accelerator_is_no_card(tmp_path, files, card):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert device._card_files(tmp_path) is card
 
 
 def test_data_goes_to_the_card_last(tmp_path):

@@ -124,6 +124,12 @@ def divide(source: Source, evaluation_share: float, seed: int) -> dict[str, list
             )
         return found
     everything = [item for items in source.splits.values() for item in items]
+    if len({item.document for item in everything}) == 1 < len(everything):
+        raise UserError(
+            f"all {len(everything)} pages count as one document, '{everything[0].document}', by their names, "
+            "and a document is never divided. Say which belong together with --document_pattern; with '(.*)' "
+            "every page is a document of its own."
+        )
     found = splits.by_document(everything, evaluation_share, seed, source.same)
     if not all(found.values()):
         raise UserError("a split is empty: take another --eval_fraction or --seed, or add documents.")

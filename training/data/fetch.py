@@ -108,7 +108,9 @@ def run(arguments: argparse.Namespace, convert: Callable[[list[str]], int]) -> i
       UserError: whatever is in the way, with what to do.
     """
     source = SOURCES[arguments.name]
-    output = arguments.output or location.data_dir()
+    output = location.locate_path(arguments.output) if arguments.output else location.data_dir()
+    # Absolute, so that no command below takes it for a name to be looked for elsewhere once more.
+    output = output.absolute()
     target = output / (arguments.target or source.target)
     record = output / "downloads" / f"{arguments.name}.json"
     _refuse_another(target, arguments.name)
@@ -129,7 +131,10 @@ def run(arguments: argparse.Namespace, convert: Callable[[list[str]], int]) -> i
     convert(command)
     write_json(target.parent / "downloads" / f"{target.name}.set.json", {"fetched": arguments.name})
     code = convert(["check", str(target)])
-    print(f"{target}: ready; its origin is in {record} and its counts in {target}")
+    if code:
+        print(f"{target}: converted, but `check` found the errors above; the archive's origin is in {record}")
+    else:
+        print(f"{target}: ready; its origin is in {record} and its counts in {target}")
     return code
 
 

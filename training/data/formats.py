@@ -172,7 +172,7 @@ def _coco_box(entry: Mapping[str, Any], size: tuple[int, int], labels: Mapping[A
 def read_yolo(
     folder: pathlib.Path, names: Sequence[str] | None, document_pattern: str | None = None
 ) -> tuple[list[PageFile], dict[int, str]]:
-    """Pages and classes of a YOLO folder: `images/` and `labels/`, also under train/, valid/ and test/.
+    """Pages and classes of a YOLO folder: `images/` and `labels/`, also under train/, valid/, val/ and test/.
 
     A label file holds `class x_center y_center width height` a line, relative to the page, or
     `class x1 y1 x2 y2 ...`, a polygon whose bounds are taken; class 0 becomes label 1. An image
@@ -188,12 +188,12 @@ def read_yolo(
     """
     roots = [
         root
-        for root in (folder, *(folder / name for name in ("train", "valid", "test")))
+        for root in (folder, *(folder / name for name in ("train", "valid", "val", "test")))
         if (root / "images").is_dir()
     ]
     if not roots:
         raise UserError(
-            f"{folder}: no images/ here nor under train/, valid/ or test/; this is no YOLO folder."
+            f"{folder}: no images/ here nor under train/, valid/, val/ or test/; this is no YOLO folder."
         )
     classes = _yolo_names(folder, names)
     files = [

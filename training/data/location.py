@@ -27,8 +27,8 @@ def locate_path(path: pathlib.Path) -> pathlib.Path:
 
 
 def locate(path: str) -> str:
-    """A path or pattern as it is meant: what is below `data/` lies below `data_dir()`."""
-    if not os.environ.get(VARIABLE) or not path.startswith(f"{_DEFAULT}/"):
+    """A path or pattern as it is meant: `data` and what is below it lie in `data_dir()`."""
+    if not os.environ.get(VARIABLE) or not f"{path}/".startswith(f"{_DEFAULT}/"):
         return path
     return os.path.join(data_dir(), path[len(_DEFAULT) + 1 :])
 

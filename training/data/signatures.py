@@ -33,6 +33,8 @@ _FORGERS = 4
 _CEDAR = re.compile(r"(original|forgeries)_(\d+)_(\d+)", re.IGNORECASE)
 _GENUINE_FOLDERS = ("genuine", "original", "real")
 _FORGED_FOLDERS = ("forged", "forgeries", "forgery", "forg")
+# Folders that divide a set, and name no writer.
+_SPLIT_FOLDERS = ("train", "test", "val", "valid", "eval", "images")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +108,9 @@ def read_signatures(folder: pathlib.Path, document_pattern: str | None = None) -
 
     - `…/original_S_N.png`, `…/forgeries_S_N.png` (CEDAR);
     - `WRITER/genuine/*`, `WRITER/forged/*` (SigComp and others);
-    - `WRITER/*`, `WRITER_forg/*`, also under train/ and test/ (the Kaggle Siamese set);
-    - any other images: genuine, one writer each, by the file name without its page number.
+    - `WRITER/*`, `WRITER_forg/*`, also under train/ and test/ (the Kaggle Siamese set); writers need no
+      forgeries;
+    - any other images, all in one folder: genuine, the writer by the file name without its page number.
 
     Args:
       folder: the set.
@@ -119,10 +122,11 @@ def read_signatures(folder: pathlib.Path, document_pattern: str | None = None) -
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in formats.IMAGE_SUFFIXES)
     if not paths:
         raise UserError(f"{folder}: no image here nor below.")
-    parents = {path.parent.name for path in paths}
+    parents = {path.parent for path in paths if path.parent.name.lower() not in _SPLIT_FOLDERS}
+    several = len(parents - {folder}) > 1
     files = []
     for path in paths:
-        writer, label = _writer_and_label(path, parents)
+        writer, label = _writer_and_label(path, several and path.parent in parents - {folder})
         name = path.relative_to(folder).as_posix()
         if document_pattern:
             writer = document_of(name, document_pattern)
@@ -216,7 +220,8 @@ def _ink_texture(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray
     return np.clip(cv2.resize(flow, shape[::-1], interpolation=cv2.INTER_CUBIC) + grain, least, 1.02)
 
 
-def _writer_and_label(path: pathlib.Path, parents: set[str]) -> tuple[str, int]:
+def _writer_and_label(path: pathlib.Path, in_own_folder: bool) -> tuple[str, int]:
+    """Args: in_own_folder: where nothing else says who signed, the folder does and not the file's name."""
     cedar = _CEDAR.fullmatch(path.stem)
     if cedar:
         return cedar[2], GENUINE if cedar[1].lower() == "original" else FORGED
@@ -226,9 +231,7 @@ def _writer_and_label(path: pathlib.Path, parents: set[str]) -> tuple[str, int]:
             return path.parent.parent.name, label
     if parent.lower().endswith("_forg"):
         return parent[: -len("_forg")], FORGED
-    if f"{parent}_forg" in parents:
-        return parent, GENUINE
-    return document_of(path.name), GENUINE
+    return parent if in_own_folder else document_of(path.name), GENUINE
 
 
 def inked(pages: Iterable[Page], margin: int = 2) -> Iterator[np.ndarray]:

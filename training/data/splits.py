@@ -29,16 +29,20 @@ def document_of(name: str, pattern: str | None = None) -> str:
     """Id of the document that a page's file belongs to.
 
     Args:
-      name: file name of the page.
+      name: file name of the page, with its folders where they are known.
       pattern: regular expression whose first group is the id; by default the name without the
-        suffixes that number pages.
+        suffixes that number pages, in its folder; a name that is nothing but a page's number counts as
+        a page of the document that its folder is.
     """
     stem = pathlib.PurePath(name).stem
     if pattern:
         found = re.search(pattern, name)
         return found[1] if found and found.groups() and found[1] else stem
     stem = _EXPORT_SUFFIX.sub("", stem)
-    return _PAGE_SUFFIX.sub("", stem) or stem
+    base, folder = _PAGE_SUFFIX.sub("", stem), pathlib.PurePath(name).parent.as_posix()
+    if folder == ".":
+        return base or stem
+    return f"{folder}/{base}" if base and not base.isdecimal() else folder
 
 
 def join_equal(images: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -128,6 +128,10 @@ def verify(
         positive, negative = metrics.pooled(held, "skilled")
         if not len(negative):
             raise UserError("evaluate: the calibration set has no forgery; it fixes no threshold.")
+        if not len(metrics.pooled(found, "skilled")[1]):
+            raise UserError(
+                "evaluate: no writer with two genuine signatures has a forgery, so nothing is told."
+            )
         _, threshold = metrics.equal_error_rate(positive, negative)
         calibrated = metrics.calibrate(positive, negative)
         scores[references] = found

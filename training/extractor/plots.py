@@ -59,7 +59,7 @@ def reliability(rows: Sequence[tuple[float, float, int]], error: float) -> bytes
 
 
 def mistakes(signatures: SignatureSet, embeddings: np.ndarray, count: int = 6) -> bytes:
-    """The genuine pairs that look least alike and the forgeries that look most so: PNG."""
+    """The genuine pairs that look least alike and the forgeries that look most so: PNG, white without any."""
     import cv2
 
     pairs = _worst(signatures, embeddings, False, count) + _worst(signatures, embeddings, True, count)
@@ -74,6 +74,10 @@ def mistakes(signatures: SignatureSet, embeddings: np.ndarray, count: int = 6) -
         colour = (197, 27, 125) if forged else (27, 120, 55)
         cv2.putText(row, text, (4, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, 1, cv2.LINE_AA)
         rows.append(row)
+    if not rows:
+        return cv2.imencode(".png", np.full((HEIGHT, 4 * WIDTH, 3), 255, np.uint8))[1].tobytes()
+    if len(rows) % 2:
+        rows.append(np.full_like(rows[0], 255))
     half = len(rows) // 2
     columns = [np.vstack(part) for part in (rows[:half], rows[half:])]
     sheet = np.hstack([columns[0], np.full((columns[0].shape[0], 24, 3), 255, np.uint8), columns[1]])

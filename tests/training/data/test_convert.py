@@ -148,10 +148,37 @@ def test_turned_and_large_pages_are_put_upright_and_reduced(tmp_path):
         ("gsa_LAK07316-Lease_Z-04.png", "gsa_LAK07316-Lease_Z"),
         ("letter.png", "letter"),
         ("007.png", "007"),
+        ("contract7/1.png", "contract7"),
+        ("a/contract7/page-01.png", "a/contract7"),
+        ("a/letter_2.png", "a/letter"),
     ],
 )
 def test_pages_of_a_document_are_recognised(name, document):
     assert splits.document_of(name) == document
+
+
+def test_pages_that_count_as_one_document_are_said_with_the_way_out(tmp_path):
+    folder = tmp_path / "yolo"
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels").mkdir()
+    for number in range(10):
+        (folder / "labels" / f"scan_{number:03d}.txt").write_text("0 0.5 0.5 0.2 0.1")
+        _image(f"{number}").save(folder / "images" / f"scan_{number:03d}.png")
+    options = ("yolo", f"--input={folder}", "--names=s", f"--output={tmp_path / 'set'}")
+    with pytest.raises(UserError, match=r"all 10 pages count as one document, 'scan'.*--document_pattern"):
+        _convert(*options)
+    _convert(*options, "--document_pattern=(.*)")
+    sizes = [len(side) for side in _sides(tmp_path / "set").values()]
+    assert min(sizes) > 0
+    assert sum(sizes) == 10
+
+
+def test_yolo_folders_divided_by_hand_are_read_whole(tmp_path):
+    for part in ("train", "valid", "val", "test"):
+        (tmp_path / part / "images").mkdir(parents=True)
+        _image(part).save(tmp_path / part / "images" / f"{part}.png")
+    files, _ = formats.read_yolo(tmp_path, ["signature"])
+    assert [file.name for file in files] == ["train.png", "valid.png", "val.png", "test.png"]
 
 
 def test_a_split_never_divides_a_document():

@@ -185,6 +185,23 @@ def test_one_setting_says_where_data_lies(tmp_path, monkeypatch):
         records.match_files("data/signatures/train*")
 
 
+def test_a_set_that_data_stands_for_is_protected_too(tmp_path, monkeypatch, capsys):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("SIGNVER_DATA", "data/sets")
+    own = tmp_path / "here/data/sets/signatures"
+    own.mkdir(parents=True)
+    (own / "mine.txt").write_text("mine")
+    archive = archive_of(cedar_files(), tmp_path / "cedar.zip")
+    for options in ((), ("--output", "data")):
+        with pytest.raises(UserError, match="holds something else"):
+            run("cedar", "--from", archive, *options)
+    assert run("cedar", "--from", archive, "--output", "data", "--target", "other") == 0
+    assert f"{own.with_name('other')}: ready" in capsys.readouterr().out
+    assert sorted(path.name for path in own.parent.iterdir()) == ["downloads", "other", "raw", "signatures"]
+    assert sorted(path.name for path in own.parent.parent.iterdir()) == ["sets"]
+
+
 # Hostile and damaged archives.
 
 

@@ -79,6 +79,24 @@ def test_writer_folders_and_the_kaggle_layout(tmp_path):
     assert sorted((f.document, f.label) for f in files) == [("001", 1), ("001", 1), ("001", 2)]
 
 
+def test_a_folder_a_writer_needs_no_forgeries(tmp_path):
+    for place in ("own/001/1.png", "own/001/2.png", "own/002/1.png", "own/003/1.png"):
+        draw(tmp_path / place, 1)
+    files = signatures.read_signatures(tmp_path / "own")
+    assert sorted((f.document, f.label) for f in files) == [("001", 1), ("001", 1), ("002", 1), ("003", 1)]
+    for place in ("k/train/ada/1.png", "k/train/ada_Forg/1.png", "k/train/bob/1.png", "k/test/bob/2.png"):
+        draw(tmp_path / place, 1)
+    files = signatures.read_signatures(tmp_path / "k")
+    assert sorted((f.document, f.label) for f in files) == [("ada", 1), ("ada", 2), ("bob", 1), ("bob", 1)]
+    # One folder, also when it is divided: the files' names.
+    for place in ("flat/train/ada-1.png", "flat/train/bob-1.png", "flat/test/ada-2.png"):
+        draw(tmp_path / place, 1)
+    files = signatures.read_signatures(tmp_path / "flat")
+    assert sorted(f.document for f in files) == ["ada", "ada", "bob"]
+    draw(tmp_path / "one/mine/ada-1.png", 1)
+    assert [f.document for f in signatures.read_signatures(tmp_path / "one")] == ["ada"]
+
+
 def test_writers_can_be_named(tmp_path):
     for writer in "abc":
         draw(tmp_path / f"in/{writer}/genuine/1.png", ord(writer))

@@ -1,9 +1,11 @@
 """The extractor end to end: trained, measured, exported, proven equal, and used through the SDK."""
 
+import dataclasses
 import json
 import shutil
 
 import commands
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,7 +16,9 @@ from signver import Matcher, MetricExtractor, SignVerError
 from training import config, runner
 from training.data import signatures, tfrecord
 from training.errors import UserError
+from training.extractor import evaluate, plots
 from training.extractor import model as network
+from training.extractor.input import SignatureSet
 
 STEPS = 100
 
@@ -235,3 +239,23 @@ def test_configs_that_make_no_model_are_refused(override, message):
     experiment = config.load("extractor_metric", ["configs/extractor/smoke.yaml"], override)
     with pytest.raises(UserError, match=message):
         config.build_task("extractor_metric", experiment)
+
+
+@pytest.mark.parametrize("forged", [0, 2, 5, 8])
+def test_writers_without_forgeries_are_no_accident_of_the_report(tmp_path, forged):
+    rng = np.random.default_rng(forged)
+    writers = np.repeat(np.arange(8, dtype=np.int32), 5)
+    is_forged = np.tile([False, False, False, True, True], 8) & (writers < forged)
+    images = rng.integers(0, 255, (40, 96, 192)).astype(np.uint8)
+    names = tuple(f"w{number}" for number in range(8))
+    strange = SignatureSet(images, writers, is_forged, names, tuple(map(str, range(40))))
+    known = dataclasses.replace(strange, forged=np.tile([False, False, False, True, True], 8))
+    embeddings = rng.normal(size=(40, 16)).astype(np.float32)
+    if not forged:
+        with pytest.raises(UserError, match="has a forgery"):
+            evaluate.verify(embeddings, strange, embeddings, known, {}, repeats=5)
+        return
+    evaluate.verify(embeddings, strange, embeddings, known, {}, repeats=5)
+    sheet = cv2.imdecode(np.frombuffer(plots.mistakes(strange, embeddings), np.uint8), cv2.IMREAD_COLOR)
+    # Six genuine pairs, and a forgery of each writer that has some; two beside each other.
+    assert sheet.shape[0] == -(-(6 + min(6, forged)) // 2) * (96 + 22)

@@ -81,6 +81,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Does what the command line says."""
     arguments.output = location.locate_path(arguments.output)
+    for name, least in (("shards", 1), ("processes", 1), ("seed", 0)):
+        if getattr(arguments, name, least) < least:
+            raise UserError(f"--{name} must be at least {least}.")
     if arguments.what == "signatures":
         return _signatures(arguments)
     if arguments.count < 1 or arguments.long_side < 200:
@@ -105,7 +108,7 @@ def _pages(arguments: argparse.Namespace) -> int:
         arguments.output,
         splits,
         classes,
-        shards={"train": arguments.shards, "eval": 1},
+        shards={"train": min(arguments.shards, arguments.count), "eval": 1},
         source=f"synthetic pages, {arguments.long_side} pixels long",
         seed=arguments.seed,
         notes=["Writers of the eval split write no page of the train split."],
