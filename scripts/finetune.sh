@@ -40,7 +40,15 @@ scripts/setup.sh
 export PATH="${VENV:-$PWD/.venv}/bin:$PATH" TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}
 export PYTHONWARNINGS=${PYTHONWARNINGS:-ignore}
 
+made_from=$(printf '%s %s, IMAGES=%s, CONVERT=%s' "$model" "$source" "$IMAGES" "${CONVERT:-}")
+if [ -e "$output/data" ] && [ "$(cat "$output/made_from" 2>/dev/null || echo "$made_from")" != "$made_from" ]; then
+  printf 'error: %s was made from another source (%s); name another OUTPUT or remove it\n' \
+    "$output" "$(cat "$output/made_from")" >&2
+  exit 2
+fi
 if [ ! -e "$output/data" ]; then
+  mkdir -p "$output"
+  echo "$made_from" >"$output/made_from"
   read -ra more <<<"${CONVERT:-}"
   case $model in
     extractor) python -m training.data convert signatures --input "$source" --output "$output/data" "${more[@]}" ;;
@@ -55,6 +63,13 @@ if [ ! -e "$output/data" ]; then
       fi
       ;;
   esac
+fi
+held_out=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["splits"]["eval"]["documents"])' \
+  "$output/data/dataset_card.json" 2>/dev/null || true)
+if [ "${held_out:-5}" -lt 5 ]; then
+  printf 'warning: documents or writers held out: %s. What is measured on so few says little, and an extractor takes\n' \
+    "$held_out" >&2
+  printf 'its threshold and its probabilities from them. Give more, or keep to the model that ships.\n' >&2
 fi
 experiment=retinanet_signverod
 [ "$model" = detector ] || experiment=extractor_metric

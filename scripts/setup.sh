@@ -14,7 +14,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 own_choice=${VENV:+yes}
 venv=${VENV:-.venv}
-marker=$venv/.signver-harness # made by this script; holds the hash of what is installed
+marker=$venv/.signver-harness # made by this script; holds the hash of what is installed, and for which checkout
 
 fail() {
   printf 'error: %s\n' "$@" >&2
@@ -66,7 +66,11 @@ requirements=requirements/cpu-$version.txt
 [ -e "$requirements" ] || fail "$venv holds Python $version; remove the folder, so that it is made anew with 3.10 or 3.11."
 # An editable install names the folder it was made in, so a moved checkout installs again.
 wanted=$({ pwd && cat "$requirements" pyproject.toml; } | sha256sum)
-[ "$(cat "$marker" 2>/dev/null)" != "$wanted" ] || exit 0
+{ read -r installed && read -r owner; } 2>/dev/null <"$marker" || true
+[ "${installed:-}" != "$wanted" ] || exit 0
+if [ -n "$own_choice" ] && [ -n "${owner:-}" ] && [ "$owner" != "$PWD" ] && [ -e "$owner/scripts/setup.sh" ]; then
+  fail "VENV=$venv belongs to the checkout in $owner, whose code it would lose; name another folder."
+fi
 
 echo "setup: installing $requirements (about 3 GB, some minutes)" >&2
 # Watched, pip shows its progress; in a log only what goes wrong. Packages that come as source are built as
@@ -78,4 +82,4 @@ shown=-qq
 "$python" -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable . ||
   fail "pip could not install this checkout; its message stands above."
 "$python" -m pip check --disable-pip-version-check >&2 || fail "the installed packages contradict each other."
-echo "$wanted" >"$marker"
+printf '%s\n' "$wanted" "$PWD" >"$marker"

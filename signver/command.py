@@ -44,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.command == "writers":
+        return _list_writers(options)
     files = list(find_files(options.files))
     # Only now: what a typo costs is no second of loading.
     from signver.command_work import WORK, Pictures, check_options, make_pipeline, shared_out
@@ -62,6 +64,19 @@ def _run(options: argparse.Namespace) -> int:
         json.dump({"files": results, "failed": len(errors), "errors": errors}, sys.stdout, indent=2)
         print(flush=True)
     return FAILED if errors else _answer(options.command, results)
+
+
+def _list_writers(options: argparse.Namespace) -> int:
+    from signver.command_work import check_options, writers
+
+    check_options(options)
+    found = writers(options)
+    if options.json:
+        print(json.dumps({"writers": found}, indent=2))
+    else:
+        for each in found:
+            print(f"{each['identity']}: {each['references']} signatures")
+    return DONE
 
 
 def _also_read(options: argparse.Namespace) -> list[str]:
@@ -157,17 +172,29 @@ def _line(result: dict[str, Any]) -> str:
         return f"{file}: {_marks(result['marks'])}"
     if "hits" in result:
         hits = ", ".join(f"page {hit['page']} {hit['similarity']:.2f}" for hit in result["hits"])
-        return f"{file}: {hits or 'not found'}"
+        if not hits and result["most_alike"] is not None:
+            hits = f"not found (most alike: {result['most_alike']:.2f})"
+        return f"{file}: {hits or 'not found (no signature on it)'}"
     if "candidates" in result:
         found = ", ".join(f"{each['identity']} {each['similarity']:.2f}" for each in result["candidates"])
-        return f"{file}: {result['identity'] or 'nobody enrolled'} ({found or 'the index is empty'})"
+        who = result["identity"] or "nobody enrolled"
+        return f"{file}: {who} ({found or 'the index is empty'}{_where(result)})"
     if "genuine" in result:
         sure = "" if result["probability"] is None else f", probability {result['probability']:.2f}"
         verdict = "genuine" if result["genuine"] else "not genuine"
-        return f"{file}: {verdict} (similarity {result['similarity']:.2f}{sure})"
+        return f"{file}: {verdict} (similarity {result['similarity']:.2f}{sure}{_where(result)})"
     if "references" in result:
-        return f"{file}: {result['identity']} has {result['references']} signatures"
+        had = "had this picture already, and " if result["known"] else ""
+        return f"{file}: {result['identity']} {had}has {result['references']} signatures{_where(result)}"
     return f"{file}: " + (", ".join(result["pictures"]) or "no signature found")
+
+
+def _where(result: dict[str, Any]) -> str:
+    """Which signature of a document it was, where there are several."""
+    if result.get("signatures", 1) == 1:
+        return ""
+    which = "most alike" if "genuine" in result else "surest"
+    return f"; page {result['page']}, the {which} of {result['signatures']}"
 
 
 def _page_lines(result: dict[str, Any]) -> Iterator[str]:
@@ -185,7 +212,8 @@ def _answers(result: dict[str, Any]) -> str:
     said = [question for question in QUESTIONS if result[question]]
     unknown = [question for question in QUESTIONS if result[question] is None]
     note = f" (unknown to this detector: {', '.join(unknown)})" if unknown else ""
-    return (", ".join(said) or "no mark found") + note
+    missing = f"; missing: {', '.join(result['missing'])}" if result.get("missing") else ""
+    return (", ".join(said) or "no mark found") + note + missing
 
 
 def _marks(marks: Sequence[dict[str, Any]]) -> str:

@@ -18,6 +18,7 @@ examples:
   signver verify questioned.png --name "Ada Lovelace" --index writers.index && echo genuine
   signver verify questioned.png --reference ada1.png --reference ada2.png     # without an index
   signver identify questioned.png --index writers.index
+  signver writers --index writers.index                # who is enrolled; --remove NAME forgets one
   signver search ada1.png 'archive/**/*.tif'           # which pages did this hand sign?
 
   signver detect scans/ 'more/*.jpg' --json > found.json
@@ -25,8 +26,8 @@ examples:
   signver clean letter.png --pages --output clean/     # finds the signatures first, cleans each
 
 The models are those that ship with the package, those of --bundle FOLDER, or single ONNX files: --detector,
---cleaner, --extractor. A signature is a picture of one; with --pages, the best one on a page. Folders take
-their pictures and PDFs; quote patterns, ** goes through subfolders.
+--cleaner, --extractor. A signature is a picture of one; with --pages it is found on a page first. Folders
+take their pictures and PDFs; quote patterns, ** goes through subfolders.
 
 exit codes:
   0  all files done; verify: all are genuine; identify: all are of somebody enrolled; search: found
@@ -48,7 +49,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     for name, (help_text, add) in _COMMANDS.items():
         command = commands.add_parser(name, help=help_text, description=f"{help_text.capitalize()}.")
         add(command)
-        _add_common(command)
+        if name != "writers":
+            _add_common(command)
     options = parser.parse_args(arguments)
     if "pages" in options and options.detector:
         options.pages = True
@@ -110,6 +112,12 @@ def _add_search(command: argparse.ArgumentParser) -> None:
     _add_score(command)
 
 
+def _add_writers(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--index", required=True, help="file of enrolled writers")
+    command.add_argument("--remove", action="append", metavar="NAME", help="forget a writer; may be repeated")
+    command.add_argument("--json", action="store_true", help="one JSON document on standard output")
+
+
 _COMMANDS = {
     "annotate": ("what is on these documents: signed, initialled, dated, redacted?", _add_annotate),
     "detect": ("where marks are on these pages", _add_detect),
@@ -118,6 +126,7 @@ _COMMANDS = {
     "verify": ("are these signatures of the writer they claim to be?", _add_verify),
     "identify": ("whose are these signatures?", _add_identify),
     "search": ("which documents hold a signature of this hand?", _add_search),
+    "writers": ("who is enrolled?", _add_writers),
 }
 
 
@@ -149,7 +158,8 @@ def _add_signatures(command: argparse.ArgumentParser, clean: bool = True) -> Non
     command.add_argument(
         "--pages",
         action="store_true",
-        help="the files are pages: find the signature first; implied by --detector",
+        help="the files are pages: signatures are found first; verify takes the one most like the writer's, "
+        "enroll and identify the surest; implied by --detector",
     )
     _add_score(command)
     if clean:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,14 @@ from signver.pictures import Pictures
 
 if TYPE_CHECKING:
     from signver.pipeline import Pipeline
+    from signver.results import Verification
 
 # Each holds a page's pixels.
 _MOST_AT_A_TIME = 8
+# Cosine of two embeddings of one picture.
+_SAME = 1 - 1e-6
+# A crop of one signature is less high than that, whatever scanned it; a page is more at 90 dots an inch.
+_PAGE_SIDE = 1000
 # One file in; out comes what JSON shows. `answer: False` makes the exit code 3.
 Work = Callable[[str], dict[str, Any]]
 
@@ -29,6 +35,13 @@ def check_options(options: argparse.Namespace) -> None:
         genuine = "; for what counts as genuine there is --similarity" if "similarity" in options else ""
         raise SignVerError(
             f"{options.command}: --threshold is the score of marks on --pages, which was not given{genuine}."
+        )
+    if options.command == "enroll" and os.path.isfile(options.name):
+        raise SignVerError(f"enroll: '{options.name}' is a file; the writer's name comes first.")
+    reads_index = options.command in ("verify", "identify", "annotate", "writers") and options.index
+    if reads_index and not os.path.exists(options.index):
+        raise SignVerError(
+            f"{options.index}: no such file; `signver enroll NAME PICTURES --index {options.index}` makes it."
         )
     if options.command == "clean" and not options.output:
         raise SignVerError("clean: name the folder for its pictures with --output FOLDER.")
@@ -131,7 +144,8 @@ def annotate(options: argparse.Namespace, pipeline: Pipeline, pictures: Pictures
         document = pipeline.annotate(file, identify=bool(options.index))
         result = document.as_dict() | pictures.of_document(document)
         if options.require:
-            result["answer"] = all(result[question] for question in options.require)
+            result["missing"] = [question for question in options.require if not result[question]]
+            result["answer"] = not result["missing"]
         return result
 
     return work
@@ -161,9 +175,13 @@ def enroll(options: argparse.Namespace, pipeline: Pipeline, pictures: Pictures) 
         pipeline.load_index(options.index)
 
     def work(file: str) -> dict[str, Any]:
-        signature = _signature(options, pipeline, file)
-        count = pipeline.enroll(options.name, [signature], clean=options.clean)
-        result = {"file": file, "identity": options.name, "references": count}
+        where, signature = _signatures(options, pipeline, file)[0]
+        embedding = pipeline.embed([signature], clean=options.clean)
+        known = pipeline.index.references(options.name) if options.name in pipeline.index else embedding[:0]
+        # The same picture twice says nothing more of a hand, and would count as two that are alike.
+        again = bool(len(known)) and float((known @ embedding[0]).max()) > _SAME
+        count = len(known) if again else pipeline.index.add(options.name, embedding)
+        result = {"file": file, "identity": options.name, "references": count, "known": again} | where
         return result | pictures.of_ink(pipeline, signature, file, options.clean, options.name)
 
     return work
@@ -176,15 +194,14 @@ def verify(options: argparse.Namespace, pipeline: Pipeline, pictures: Pictures) 
         pipeline.load_index(options.index)
         pipeline.index.references(name)
     else:
-        references = [_signature(options, pipeline, file) for file in options.reference]
+        references = [_reference(options, pipeline, file) for file in options.reference]
         pipeline.enroll(name, references, clean=options.clean)
 
     def work(file: str) -> dict[str, Any]:
-        signature = _signature(options, pipeline, file)
-        found = pipeline.verify(name, signature, clean=options.clean)
+        where, signature, found = _most_alike(options, pipeline, file, name)
         words = f"{'genuine' if found.genuine else 'not genuine'} {found.similarity:.2f}"
         picture = pictures.of_ink(pipeline, signature, file, options.clean, words)
-        return {"file": file, "answer": found.genuine} | found.as_dict() | picture
+        return {"file": file, "answer": found.genuine} | found.as_dict() | where | picture
 
     return work
 
@@ -194,11 +211,11 @@ def identify(options: argparse.Namespace, pipeline: Pipeline, pictures: Pictures
     pipeline.load_index(options.index)
 
     def work(file: str) -> dict[str, Any]:
-        signature = _signature(options, pipeline, file)
+        where, signature = _signatures(options, pipeline, file)[0]
         found = pipeline.identify(signature, options.count, clean=options.clean)
         words = found.identity or "nobody enrolled"
         picture = pictures.of_ink(pipeline, signature, file, options.clean, words)
-        return {"file": file, "answer": found.identity is not None} | found.as_dict() | picture
+        return {"file": file, "answer": found.identity is not None} | found.as_dict() | where | picture
 
     return work
 
@@ -208,21 +225,83 @@ def search(options: argparse.Namespace, pipeline: Pipeline, pictures: Pictures) 
     query = pipeline.embed([options.signature], clean=options.clean)[0]
 
     def work(file: str) -> dict[str, Any]:
-        hits = [hit for hit in pipeline.compare(query, file) if hit.genuine]
+        compared = pipeline.compare(query, file)
+        hits = [hit for hit in compared if hit.genuine]
         result = {"file": file, "answer": bool(hits), "hits": [hit.as_dict() for hit in hits]}
+        result["most_alike"] = max((hit.similarity for hit in compared), default=None)
         return result | pictures.of_hits(file, hits)
 
     return work
 
 
-def _signature(options: argparse.Namespace, pipeline: Pipeline, file: str) -> Any:
-    """The file, or with --pages the best signature on it."""
+def _signatures(
+    options: argparse.Namespace, pipeline: Pipeline, file: str
+) -> list[tuple[dict[str, Any], Any]]:
+    """The file itself; or with --pages all signatures on it, the surest first, each with where it stands."""
     if not options.pages:
-        return file
-    found = pipeline.signatures(file)
+        _warn_of_a_page(file)
+        return [({}, file)]
+    found = sorted(pipeline.signatures(file), key=lambda each: -each[1].score)
     if not found:
         raise SignVerError(f"{file}: no signature found on this document.")
-    return max(found, key=lambda each: each[1].score)[2]
+    return [
+        ({"page": page, "box": mark.as_dict()["box"], "signatures": len(found)}, crop)
+        for page, mark, crop in found
+    ]
+
+
+def _most_alike(
+    options: argparse.Namespace, pipeline: Pipeline, file: str, name: str
+) -> tuple[dict[str, Any], Any, Verification]:
+    """Of a document's signatures the one most like a writer's: several people sign one page."""
+    signatures = _signatures(options, pipeline, file)
+    found = []
+    for where, signature in signatures:
+        try:
+            found.append((where, signature, pipeline.verify(name, signature, clean=options.clean)))
+        except SignVerError:
+            if len(signatures) == 1:
+                raise
+            continue  # too little ink in this box
+    if not found:
+        raise SignVerError(f"{file}: none of its {len(signatures)} signatures has enough ink to compare.")
+    return max(found, key=lambda each: each[2].similarity)
+
+
+def _reference(options: argparse.Namespace, pipeline: Pipeline, file: str) -> Any:
+    """With --pages the surest signature on it; a picture on which none is found is one itself."""
+    found = pipeline.signatures(file) if options.pages else []
+    return max(found, key=lambda each: each[1].score)[2] if found else file
+
+
+def _warn_of_a_page(file: str) -> None:
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            size = image.size
+    except Exception:  # whoever reads it says what is wrong with it
+        return
+    if min(size) >= _PAGE_SIDE:
+        print(
+            f"warning: {file} has {size[0]}x{size[1]} pixels; if it is a page, add --pages.", file=sys.stderr
+        )
+
+
+def writers(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Who is enrolled in an index, after those that --remove names are gone.
+
+    Raises:
+      SignVerError: the index cannot be read or written, or nobody of such a name is in it.
+    """
+    from signver.index import SignatureIndex
+
+    index = SignatureIndex.load(options.index)
+    for name in options.remove or ():
+        index.remove(name)
+    if options.remove:
+        index.save(options.index)
+    return [{"identity": name, "references": count} for name, count in sorted(index.counts().items())]
 
 
 WORK = {

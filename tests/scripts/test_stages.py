@@ -132,3 +132,41 @@ def test_an_interpreter_is_a_path_or_a_command(project, elsewhere, named):
     done, commands = call(project / "scripts/setup.sh", cwd=elsewhere, **variables)
     assert f"setup: {elsewhere}/new with Python 3.11" in done.stderr
     assert commands == [f"-m venv --clear {elsewhere}/new"]
+
+
+def test_another_source_is_not_passed_over(project, elsewhere):
+    (elsewhere / "first").mkdir()
+    (elsewhere / "second").mkdir()
+    again = ("extractor", "first", "out")
+    for _ in range(2):
+        done, commands = call(project / "scripts/finetune.sh", *again, cwd=elsewhere)
+        assert done.returncode == 0, done.stderr
+    assert sum("training.data convert" in command for command in commands) == 1
+    for source, variables in (("second", {}), ("first", {"CONVERT": "--seed=3"})):
+        done, _ = call(
+            project / "scripts/finetune.sh", "extractor", source, "out", cwd=elsewhere, **variables
+        )
+        assert done.returncode == 2
+        assert f"was made from another source (extractor {elsewhere}/first, " in done.stderr
+
+
+def test_an_environment_is_not_taken_from_another_checkout(project, elsewhere):
+    other = elsewhere / "other"
+    shutil.copytree(project / "scripts", other / "scripts")
+    for folder in (project, other):
+        shutil.copytree(ROOT / "requirements", folder / "requirements")
+        shutil.copy(ROOT / "pyproject.toml", folder)
+    marker = elsewhere / "venv/.signver-harness"
+    marker.write_text("")
+    for _ in range(2):
+        done, commands = call(project / "scripts/setup.sh", cwd=elsewhere)
+        assert done.returncode == 0, done.stderr
+    assert sum("pip install" in command for command in commands) == 2  # requirements and checkout, once
+    done, _ = call(other / "scripts/setup.sh", cwd=elsewhere)
+    assert done.returncode == 2
+    assert f"belongs to the checkout in {project}" in done.stderr
+    # A checkout that was moved or deleted has no claim.
+    project.rename(project.with_name("moved"))
+    done, commands = call(other / "scripts/setup.sh", cwd=elsewhere)
+    assert done.returncode == 0, done.stderr
+    assert sum("pip install" in command for command in commands) == 4

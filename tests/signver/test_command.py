@@ -145,7 +145,7 @@ def test_a_damaged_file_is_said_and_the_others_are_done(detector, pages):
         (["detect", "{pages}", "--detector={detector}", "--threshold=2"], "not between 0 and 1"),
         (["verify", "{pages}", "--extractor={detector}"], "--name and --index, or give --reference"),
         (["verify", "{pages}", "--extractor={detector}", "--reference=a.png"], "no signver extractor"),
-        (["identify", "{pages}", "--index=no.index", "--extractor={pages}/page0.png"], "not a model"),
+        (["identify", "{pages}", "--index={detector}", "--extractor={pages}/page0.png"], "not a model"),
         (["annotate", "{pages}", "--detector={detector}", "--require=stamped"], "'stamped' is none of"),
         (["annotate", "{pages}", "--detector={detector}", "--threads=-1"], "no whole number from 0"),
         (["clean", "{pages}", "--cleaner={cleaner}"], "--output FOLDER"),
@@ -155,6 +155,12 @@ def test_a_damaged_file_is_said_and_the_others_are_done(detector, pages):
         (["detect", "{pages}", "--detector={detector}", "--output={pages}"], "page0.png: a picture of the"),
         (["clean", "{pages}/page1.png", "--cleaner={cleaner}", "--output={pages}"], "another --output"),
         (["detect", "a" * 300, "--detector={detector}"], "File name too long"),
+        (["enroll", "{pages}/page0.png", "{pages}/page1.png", "--index=i"], "is a file; the writer's name"),
+        (
+            ["verify", "{pages}", "--name=ada", "--index=no.index"],
+            "`signver enroll NAME PICTURES --index no.",
+        ),
+        (["writers", "--index=no.index"], "no.index: no such file"),
     ],
 )
 def test_mistakes_exit_with_2(detector, cleaner, pages, arguments, message):
@@ -231,7 +237,7 @@ def test_documents_are_searched_and_signatures_found_on_pages(models, pictures, 
     options = [*models.options(), f"--output={tmp_path / 'hits'}"]
     code, out, _ = run("search", pictures / "1-0.png", f"{tmp_path}/*.png", *options)
     assert code == 0
-    assert out.splitlines()[0] == f"{tmp_path}/letter0.png: not found"
+    assert out.splitlines()[0].startswith(f"{tmp_path}/letter0.png: not found (most alike: 0.")
     assert out.splitlines()[1].startswith(f"{tmp_path}/letter1.png: page 1 0.")
     assert [path.name for path in (tmp_path / "hits").iterdir()] == ["letter1.png"]
     assert run("search", pictures / "1-0.png", tmp_path / "letter0.png", *options)[0] == 3
@@ -241,6 +247,51 @@ def test_documents_are_searched_and_signatures_found_on_pages(models, pictures, 
     assert run("verify", tmp_path / "letter1.png", page, *models.options())[0] == 0
     assert run("verify", tmp_path / "letter0.png", page, *models.options())[0] == 3
     assert run("verify", tmp_path / "letter1.png", *references, *models.options("extractor"))[0] == 0
+
+
+def test_a_document_of_several_hands_is_verified_by_the_one_most_alike(models, pictures, tmp_path):
+    pages = [page_with(signature(writer, 3), size=(500, 650), place=(40, 400)) for writer in (0, 1)]
+    letter = tmp_path / "letter.tif"
+    pages[0].save(letter, save_all=True, append_images=pages[1:])
+    for writer, page in ((0, 1), (1, 2)):
+        # On a picture of a signature alone the detector finds none: it is the reference itself.
+        reference = f"--reference={pictures}/{writer}-0.png"
+        code, out, _ = run("verify", letter, reference, *models.options(), "--json")
+        entry = json.loads(out)["files"][0]
+        assert (code, entry["page"], entry["signatures"], len(entry["box"])) == (0, page, 2, 4)
+    _, out, _ = run("verify", letter, reference, *models.options())
+    assert out.rstrip().endswith("; page 2, the most alike of 2)")
+    assert run("verify", letter, f"--reference={pictures}/2-0.png", *models.options())[0] == 3
+    _, out, _ = run("annotate", letter, *models.options("detector"), "--require=signed,dated")
+    assert out.splitlines()[0].endswith("; missing: dated")
+
+
+def test_a_page_taken_for_a_signature_is_asked_about(models, tmp_path):
+    page_with(signature(0)).resize((1200, 1600)).save(tmp_path / "letter.png")
+    options = models.options("extractor", "cleaner")
+    _, _, err = run("enroll", "ada", tmp_path / "letter.png", f"--index={tmp_path / 'i'}", *options)
+    assert "1200x1600 pixels; if it is a page, add --pages" in err
+    page_with(signature(0)).resize((1200, 900)).save(tmp_path / "crop.png")
+    _, _, err = run("enroll", "ada", tmp_path / "crop.png", f"--index={tmp_path / 'i'}", *options)
+    assert "add --pages" not in err
+
+
+def test_an_index_is_listed_forgets_and_takes_no_picture_twice(models, pictures, tmp_path):
+    index = f"--index={tmp_path / 'writers.index'}"
+    options = models.options("extractor", "cleaner")
+    first = pictures / "0-0.png"
+    assert run("enroll", "ada", first, pictures / "0-1.png", index, *options)[0] == 0
+    code, out, _ = run("enroll", "ada", first, index, *options, "--json")
+    entry = json.loads(out)["files"][0]
+    assert (code, entry["references"], entry["known"]) == (0, 2, True)
+    assert "had this picture already, and has 2 signatures" in run("enroll", "ada", first, index, *options)[1]
+    run("enroll", "bob", pictures / "1-0.png", index, *options)
+    assert run("writers", index)[1] == "ada: 2 signatures\nbob: 1 signatures\n"
+    code, out, _ = run("writers", index, "--json", "--remove=ada")
+    assert (code, json.loads(out)) == (0, {"writers": [{"identity": "bob", "references": 1}]})
+    code, _, err = run("writers", index, "--remove=ada")
+    assert (code, "'ada' is not enrolled" in err) == (2, True)
+    assert run("identify", first, index, *options)[0] == 3
 
 
 def test_no_file_that_is_read_is_replaced(models, pictures, tmp_path):

@@ -226,7 +226,8 @@ def _yolo_names(folder: pathlib.Path, names: Sequence[str] | None) -> dict[int, 
             return {int(number) + 1: str(listed[number]) for number in sorted(listed)}
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{folder}: no data.yaml with `names`; say them with --names signature,date."
+            f"{folder}: no data.yaml with `names`; say them with --names signature,date "
+            "(scripts/finetune.sh: CONVERT=--names=signature,date)."
         ) from error
     if not isinstance(listed, list):
         raise UserError(f"{path}: `names` is '{listed}'; expected a list of class names, or use --names.")
