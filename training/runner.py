@@ -139,6 +139,8 @@ def run(
             device.clear_recipe_cache()
         distribution.barrier()
     measured = _measured(folder, name, experiment, checkpoint) if mode == "eval" else None
+    if mode != "eval" and experiment.task.init_checkpoint and not _saved_step(folder):
+        _require_weights(experiment.task.init_checkpoint)
     experiment.runtime.mixed_precision_dtype = chosen.precision
     tf.keras.utils.set_random_seed(experiment.seed)
     if experiment.deterministic:
@@ -571,9 +573,16 @@ def _measured(folder: pathlib.Path, name: str, experiment: Experiment, checkpoin
             f"--model_dir {folder}: no checkpoint to evaluate. Train first, or name weights with "
             "--params_override='{task: {init_checkpoint: FOLDER}}'."
         )
-    if path is None and os.path.isdir(weights) and tf.train.latest_checkpoint(weights) is None:
-        raise UserError(f"task.init_checkpoint {weights}: no checkpoint in this folder.")
+    if path is None:
+        _require_weights(weights)
     return path
+
+
+def _require_weights(weights: str) -> None:
+    """Refuses what `task.init_checkpoint` names where nothing is: the stock task would start from chance."""
+    found = tf.train.latest_checkpoint(weights) if os.path.isdir(weights) else weights
+    if found is None or not tf.io.gfile.exists(f"{found}.index"):
+        raise UserError(f"task.init_checkpoint {weights}: no checkpoint there.")
 
 
 def _checkpoint_path(folder: pathlib.Path, params: Experiment, checkpoint: str) -> str:

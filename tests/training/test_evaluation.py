@@ -144,6 +144,17 @@ def test_random_weights_are_not_measured(tmp_path, weights):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("weights", ["empty", "missing/ckpt-3"])
+def test_no_training_starts_from_weights_that_are_not_there(tmp_path, weights):
+    (tmp_path / "empty").mkdir()
+    task = {"init_checkpoint": str(tmp_path / weights)}
+    options = ["--experiment=cleaner_unet", f"--model_dir={tmp_path / 'run'}", "--device=cpu"]
+    done = commands.run("training.train", *options, f"--params_override={json.dumps({'task': task})}", code=2)
+    assert f"task.init_checkpoint {tmp_path / weights}: no checkpoint there" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_a_run_of_another_experiment_is_not_measured(run):
     before = contents(run)
