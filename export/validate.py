@@ -45,9 +45,9 @@ SCORE_LIMIT = 1e-3
 MATCH_IOU = 0.9
 # Boxes without area are one where no coordinate differs by this share of the page.
 _SAME_PLACE = 1e-4
-# Two boxes whose overlap is that near suppression's threshold, or two rivals whose scores are that near each
-# other, may fall either way on another runtime, by the last bits of a number.
-_OVERLAP_ROUNDING, _SCORE_ROUNDING = 1e-3, 1e-4
+# Of two boxes whose overlap is that near suppression's threshold the lower may fall either way on another
+# runtime, by the last bits of a coordinate.
+_OVERLAP_ROUNDING = 1e-3
 # More of them than this share are no chance.
 _ROUNDED_SHARE = 0.01
 # Detections under this score decide nothing and may differ by what suppression kept.
@@ -399,8 +399,7 @@ def settled_by_rounding(
     """How many detections without a partner lack it by the last bits of a number.
 
     What one side alone keeps, a better box of the other side has put out. Either both sides have that box,
-    and the two overlap by just the threshold; or it stands on its side alone too, with just the same score
-    or for such a reason itself.
+    and the two overlap by just the threshold; or it stands on its side alone too, for such a reason itself.
 
     Args:
       expected, found: boxes [n, 4], scores [n], classes [n].
@@ -422,13 +421,12 @@ def settled_by_rounding(
                 [part[number] for part in sides[side]],
                 sides[1 - side],
             )
-            for rival in np.flatnonzero((labels == label) & (scores >= score - _SCORE_ROUNDING)):
+            for rival in np.flatnonzero((labels == label) & (scores >= score - SCORE_LIMIT)):
                 edge = iou(box, boxes[rival]) - suppression
                 if int(rival) in partners[1 - side]:
                     by_chance = abs(edge) <= _OVERLAP_ROUNDING
                 else:
-                    tie = abs(float(scores[rival] - score)) <= _SCORE_ROUNDING
-                    by_chance = edge >= -_OVERLAP_ROUNDING and (tie or (1 - side, int(rival)) in settled)
+                    by_chance = edge >= -_OVERLAP_ROUNDING and (1 - side, int(rival)) in settled
                 if by_chance:
                     settled.add((side, number))
     return len(settled)

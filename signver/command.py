@@ -52,7 +52,10 @@ def _run(options: argparse.Namespace) -> int:
 
     check_options(options)
     pictures = Pictures(
-        options.output, files, _also_read(options), options.command == "clean" and options.pages
+        options.output,
+        files,
+        _also_read(options),
+        options.command == "search" or (options.command == "clean" and options.pages),
     )
     jobs, threads = shared_out(options, len(files))
     pipeline = make_pipeline(options, threads)

@@ -133,7 +133,7 @@ def _scans(data: bytes) -> int:
         if marker == 0xD9:
             break
         scans += marker == 0xDA
-        if marker != 0x01:  # which has no length
+        if marker >= 0xC0:  # below that a marker stands alone, or is garbage
             place += int.from_bytes(data[place : place + 2], "big")
     return scans
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 COLORS = {"signature": "#c62828", "initials": "#6a1b9a", "date": "#1565c0", "redaction": "#2e7d32"}
 _OTHER = "#ef6c00"
 _CAPTION = 28
+_OF_PAGES = (".pdf", ".tif", ".tiff")
 
 
 class Pictures:
@@ -38,7 +39,7 @@ class Pictures:
       folder: made where need be; None for no pictures.
       files: all that pictures will be made of.
       also_read: other files that must stay as they are.
-      numbered: every picture's name ends in a number.
+      numbered: names end in a number, or there may be no picture: nothing can be said in advance.
 
     Raises:
       SignVerError: a picture would replace one of these files.
@@ -59,7 +60,8 @@ class Pictures:
         taken: set[str] = set()
         for file in files:
             self._stems[file] = _free(pathlib.Path(file).stem, taken)
-            if folder is not None and not numbered:
+            # Of several pages the names are numbered too; `save` looks at each.
+            if folder is not None and not numbered and pathlib.Path(file).suffix.lower() not in _OF_PAGES:
                 self._target(folder, self._stems[file])
 
     def stem(self, file: str) -> str:

@@ -580,7 +580,7 @@ def _measured(folder: pathlib.Path, name: str, experiment: Experiment, checkpoin
 
 def _require_weights(weights: str) -> None:
     """Refuses what `task.init_checkpoint` names where nothing is: the stock task would start from chance."""
-    found = tf.train.latest_checkpoint(weights) if os.path.isdir(weights) else weights
+    found = tf.train.latest_checkpoint(weights) if tf.io.gfile.isdir(weights) else weights
     if found is None or not tf.io.gfile.exists(f"{found}.index"):
         raise UserError(f"task.init_checkpoint {weights}: no checkpoint there.")
 

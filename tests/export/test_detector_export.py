@@ -153,8 +153,7 @@ def _detections(*rows):
         ([(0, 0.9, 1)], [(0, 0.9, 1), (0.4, 0.5, 1)], 0),  # by 0.43: it went too far
         ([(0, 0.9, 1)], [(0, 0.9, 1), (1 / 3, 0.5, 2)], 0),  # classes do not suppress each other
         ([(0, 0.9, 1), (1 / 3, 0.95, 2)], [(0, 0.9, 1)], 0),
-        ([(0, 0.9, 1)], [(0.2, 0.90002, 1)], 2),  # rivals with one score: either stays
-        ([(0, 0.9, 1)], [(0.2, 0.85, 1)], 0),
+        ([(0, 0.9, 1)], [(0.2, 0.9, 1)], 0),  # the same box, moved
         # The second came by chance and put out what stands alone on the other side.
         ([(0, 0.9, 1), (0.5, 0.4, 1)], [(0, 0.9, 1), (1 / 3, 0.5, 1)], 2),
         ([(0, 0.9, 1), (0.9, 0.4, 1)], [(0, 0.9, 1), (1 / 3, 0.5, 1)], 1),

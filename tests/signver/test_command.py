@@ -309,6 +309,13 @@ def test_no_file_that_is_read_is_replaced(models, pictures, tmp_path):
     code, _, err = run("verify", tmp_path / "letter.png", *references, f"--output={folder}")
     assert (code, "another --output" in err) == (2, True)
     assert {name: (folder / name).read_bytes() for name in before} == before
+    # Pages of a document are numbered: no picture of this one is called letter.png.
+    blank = Image.new("RGB", (60, 60), "white")
+    blank.save(tmp_path / "letter.tif", save_all=True, append_images=[blank])
+    both = [tmp_path / "letter.tif", tmp_path / "other/letter.png"]
+    both[1].parent.mkdir()
+    both[1].write_bytes(before["letter.png"])
+    assert run("detect", *both, *models.options("detector"), f"--output={both[1].parent}")[0] == 0
     # What an earlier run drew is drawn anew.
     again = [
         "annotate",

@@ -216,6 +216,7 @@ def bombs():
     yield "huge.jpg", jpeg[: frame + 5] + struct.pack(">HH", 65_500, 65_500) + jpeg[frame + 9 :]
     yield "scans.jpg", many_scans(3000)
     yield "scans_between.jpg", many_scans(3000, between=b"garbage\xff\xff\xd0\xff\x01")
+    yield "scans_hidden.jpg", many_scans(3000, between=b"\xff\x02\xff\xff")
     yield "huge.ppm", b"P6 99999 99999 255\n" + bytes(1000)
 
 

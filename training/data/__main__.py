@@ -66,6 +66,9 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     coco = formats.add_parser("coco", help="a COCO detection file and its images")
     coco.add_argument("--annotations", type=pathlib.Path, required=True)
     coco.add_argument("--images", type=pathlib.Path, required=True)
+    coco.add_argument(
+        "--names", type=_names, help="other names for the categories, in the order of their ids"
+    )
     yolo = formats.add_parser("yolo", help="images/ and labels/, or train/, valid/, test/ with them")
     yolo.add_argument("--input", type=pathlib.Path, required=True)
     yolo.add_argument("--names", type=_names, help="classes by number; default: those of data.yaml")

@@ -92,7 +92,7 @@ def in_order(source: Source, names: Sequence[str]) -> Source:
     unknown = [name for name in source.classes.values() if name.lower() not in places]
     if unknown:
         raise UserError(
-            f"--classes {','.join(names)}: the source has {', '.join(unknown)} too; name or rename it."
+            f"--classes {','.join(names)}: the source has {', '.join(unknown)} too; --names renames them."
         )
     labels = {label: places[name.lower()] for label, name in source.classes.items()}
     items: dict[str, list[Item]] = {
@@ -128,7 +128,7 @@ def divide(source: Source, evaluation_share: float, seed: int) -> dict[str, list
         raise UserError(
             f"all {len(everything)} pages count as one document, '{everything[0].document}', by their names, "
             "and a document is never divided. Say which belong together with --document_pattern; with '(.*)' "
-            "every page is a document of its own."
+            "every page is a document of its own (scripts/finetune.sh: CONVERT='--document_pattern=(.*)')."
         )
     found = splits.by_document(everything, evaluation_share, seed, source.same)
     if not all(found.values()):
@@ -138,6 +138,10 @@ def divide(source: Source, evaluation_share: float, seed: int) -> dict[str, list
 
 def _coco(arguments: argparse.Namespace) -> Source:
     files, classes = formats.read_coco(arguments.annotations, arguments.images, arguments.document_pattern)
+    if arguments.names:
+        if len(arguments.names) != len(classes):
+            raise UserError(f"--names: {len(arguments.names)} for {len(classes)} categories: {classes}.")
+        classes = dict(enumerate(arguments.names, start=1))
     return Source({"train": list(files)}, classes, _equal_files(files), [])
 
 
@@ -166,6 +170,12 @@ def _signatures(arguments: argparse.Namespace) -> Source:
         notes.append(
             "As published, before whitening, trivial cues tell genuine from forged with these AUCs (0.5 is "
             f"nothing): {leaks.sentence(found)}."
+        )
+    folders = sum(file.document == file.path.parent.name for file in files)
+    if not arguments.document_pattern and not signatures.is_cedar(files):
+        told = "folders" if folders else "file names without page numbers"
+        notes.append(
+            f"Writers are told by {told}, e.g. {files[0].document}; --document_pattern tells otherwise."
         )
     wanted = arguments.eval_writers
     if wanted is None and signatures.is_cedar(files):

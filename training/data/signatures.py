@@ -20,7 +20,7 @@ from PIL import Image
 
 from training.data import formats
 from training.data.page import Box, Page
-from training.data.splits import document_of
+from training.data.splits import NEUTRAL_FOLDERS, document_of
 from training.errors import UserError
 
 GENUINE, FORGED = 1, 2
@@ -33,8 +33,6 @@ _FORGERS = 4
 _CEDAR = re.compile(r"(original|forgeries)_(\d+)_(\d+)", re.IGNORECASE)
 _GENUINE_FOLDERS = ("genuine", "original", "real")
 _FORGED_FOLDERS = ("forged", "forgeries", "forgery", "forg")
-# Folders that divide a set, and name no writer.
-_SPLIT_FOLDERS = ("train", "test", "val", "valid", "eval", "images")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +120,7 @@ def read_signatures(folder: pathlib.Path, document_pattern: str | None = None) -
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in formats.IMAGE_SUFFIXES)
     if not paths:
         raise UserError(f"{folder}: no image here nor below.")
-    parents = {path.parent for path in paths if path.parent.name.lower() not in _SPLIT_FOLDERS}
+    parents = {path.parent for path in paths if path.parent.name.lower() not in NEUTRAL_FOLDERS}
     several = len(parents - {folder}) > 1
     files = []
     for path in paths:

@@ -12,6 +12,11 @@ from typing import Protocol, TypeVar
 _EXPORT_SUFFIX = re.compile(r"_(?:jpe?g|png|tiff?)\.rf\.[0-9a-f]+$", re.IGNORECASE)
 # `-page02_2`, `_1`, `-Z-03`: what tells the pages of a document apart.
 _PAGE_SUFFIX = re.compile(r"(?:[-_ ]?page[-_ ]?\d+(?:_\d+)?|[-_]\d{1,3})+$", re.IGNORECASE)
+# Folders that divide or hold a set, and name neither a document nor a writer.
+NEUTRAL_FOLDERS = frozenset(
+    ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval")
+    + ("data", "images", "image", "imgs", "pages", "scans", "signatures")
+)
 
 
 class OfDocument(Protocol):
@@ -39,10 +44,12 @@ def document_of(name: str, pattern: str | None = None) -> str:
         found = re.search(pattern, name)
         return found[1] if found and found.groups() and found[1] else stem
     stem = _EXPORT_SUFFIX.sub("", stem)
-    base, folder = _PAGE_SUFFIX.sub("", stem), pathlib.PurePath(name).parent.as_posix()
-    if folder == ".":
+    base = _PAGE_SUFFIX.sub("", stem)
+    folders = [part for part in pathlib.PurePath(name).parent.parts if part.lower() not in NEUTRAL_FOLDERS]
+    if not folders:
         return base or stem
-    return f"{folder}/{base}" if base and not base.isdecimal() else folder
+    page_alone = not base or (base.isdecimal() and len(base) <= 3)
+    return "/".join(folders if page_alone else [*folders, base])
 
 
 def join_equal(images: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -96,7 +96,8 @@ def _check_classes(files: Sequence[str], names: Sequence[str]) -> None:
             if name.lower() != meant.lower():
                 raise UserError(
                     f"{label_map}: label {label} is {name}, in task.class_names {meant}. Convert the data "
-                    f"anew with --classes {','.join(names)}, or name its classes in task.class_names."
+                    f"anew: --classes {','.join(names)} orders its classes, --names renames them "
+                    "(scripts/finetune.sh: CONVERT=--classes=…); or say its classes in task.class_names."
                 )
 
 

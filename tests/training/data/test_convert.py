@@ -151,6 +151,10 @@ def test_turned_and_large_pages_are_put_upright_and_reduced(tmp_path):
         ("contract7/1.png", "contract7"),
         ("a/contract7/page-01.png", "a/contract7"),
         ("a/letter_2.png", "a/letter"),
+        ("train/contract_1.png", "contract"),
+        ("images/000001.png", "000001"),
+        ("val/contract7/images/2.png", "contract7"),
+        ("batch/000123.png", "batch/000123"),
     ],
 )
 def test_pages_of_a_document_are_recognised(name, document):
@@ -171,6 +175,36 @@ def test_pages_that_count_as_one_document_are_said_with_the_way_out(tmp_path):
     sizes = [len(side) for side in _sides(tmp_path / "set").values()]
     assert min(sizes) > 0
     assert sum(sizes) == 10
+
+
+def test_categories_of_coco_are_renamed_and_ordered(tmp_path):
+    _image("a").save(tmp_path / "a.png")
+    _image("b").save(tmp_path / "b.png")
+    content = {
+        "images": [
+            {"id": n, "file_name": f"{name}.png", "width": 120, "height": 80} for n, name in enumerate("ab")
+        ],
+        "annotations": [{"image_id": n, "category_id": 3 + n, "bbox": [10, 10, 20, 20]} for n in range(2)],
+        "categories": [{"id": 3, "name": "day"}, {"id": 4, "name": "handwritten_signature"}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    options = (
+        "coco",
+        f"--annotations={tmp_path / 'a.json'}",
+        f"--images={tmp_path}",
+        f"--output={tmp_path / 's'}",
+    )
+    with pytest.raises(UserError, match="has day, handwritten_signature too; --names renames"):
+        _convert(*options, "--classes=signature,date")
+    with pytest.raises(UserError, match="1 for 2 categories"):
+        _convert(*options, "--names=signature")
+    _convert(*options, "--names=date,signature", "--classes=signature,date")
+    labels = {
+        page.name: [box.label for box in page.boxes]
+        for side in _sides(tmp_path / "s").values()
+        for page in side.values()
+    }
+    assert labels == {"a.png": [2], "b.png": [1]}
 
 
 def test_yolo_folders_divided_by_hand_are_read_whole(tmp_path):

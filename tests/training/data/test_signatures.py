@@ -89,10 +89,11 @@ def test_a_folder_a_writer_needs_no_forgeries(tmp_path):
     files = signatures.read_signatures(tmp_path / "k")
     assert sorted((f.document, f.label) for f in files) == [("ada", 1), ("ada", 2), ("bob", 1), ("bob", 1)]
     # One folder, also when it is divided: the files' names.
-    for place in ("flat/train/ada-1.png", "flat/train/bob-1.png", "flat/test/ada-2.png"):
-        draw(tmp_path / place, 1)
-    files = signatures.read_signatures(tmp_path / "flat")
-    assert sorted(f.document for f in files) == ["ada", "ada", "bob"]
+    for flat, parts in (("flat", ("train", "test")), ("parts", ("training", "validation"))):
+        for place in (f"{parts[0]}/ada-1.png", f"{parts[0]}/bob-1.png", f"{parts[1]}/ada-2.png"):
+            draw(tmp_path / flat / place, 1)
+        files = signatures.read_signatures(tmp_path / flat)
+        assert sorted(f.document for f in files) == ["ada", "ada", "bob"]
     draw(tmp_path / "one/mine/ada-1.png", 1)
     assert [f.document for f in signatures.read_signatures(tmp_path / "one")] == ["ada"]
 
