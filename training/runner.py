@@ -138,9 +138,7 @@ def run(
         if distribution.local_rank() == 0:
             device.clear_recipe_cache()
         distribution.barrier()
-    measured = _measured(folder, name, experiment, checkpoint) if mode == "eval" else None
-    if mode != "eval" and experiment.task.init_checkpoint and not _saved_step(folder):
-        _require_weights(experiment.task.init_checkpoint)
+    measured = _starting_point(folder, name, experiment, mode, checkpoint)
     experiment.runtime.mixed_precision_dtype = chosen.precision
     tf.keras.utils.set_random_seed(experiment.seed)
     if experiment.deterministic:
@@ -557,6 +555,17 @@ def _saved_step(folder: pathlib.Path) -> int:
 
 def _step_of(checkpoint: str) -> int:
     return int(tf.train.load_variable(checkpoint, "global_step/.ATTRIBUTES/VARIABLE_VALUE"))
+
+
+def _starting_point(
+    folder: pathlib.Path, name: str, experiment: Experiment, mode: str, checkpoint: str
+) -> str | None:
+    """What mode "eval" measures, see `_measured`; a training begins where its folder or config says: None."""
+    if mode == "eval":
+        return _measured(folder, name, experiment, checkpoint)
+    if experiment.task.init_checkpoint and not _saved_step(folder):
+        _require_weights(experiment.task.init_checkpoint)
+    return None
 
 
 def _measured(folder: pathlib.Path, name: str, experiment: Experiment, checkpoint: str) -> str | None:
