@@ -91,10 +91,7 @@ def save_weights(loaded: LoadedModel, output: str | os.PathLike[str]) -> pathlib
       UserError: the folder holds something else.
     """
     path = pathlib.Path(output)
-    # A run has a file "checkpoint" too, and must not be replaced by its weights alone.
-    names = {file.name for file in path.iterdir()} if path.is_dir() else set()
-    weights = {name for name in names if name == "checkpoint" or name.startswith("weights.")}
-    if path.exists() and (names != weights or not path.is_dir() or (names and "checkpoint" not in names)):
+    if path.exists() and not _holds_weights_alone(path):
         raise UserError(f"--output {path}: is there and holds other things than weights; name a new folder.")
     items = getattr(loaded.model, "checkpoint_items", None) or {"model": loaded.model}
     with atomic_folder(path) as temporary:
@@ -102,6 +99,13 @@ def save_weights(loaded: LoadedModel, output: str | os.PathLike[str]) -> pathlib
         # A relative path: the folder may be moved.
         (temporary / "checkpoint").write_text('model_checkpoint_path: "weights"\n', encoding="utf-8")
     return path
+
+
+def _holds_weights_alone(path: pathlib.Path) -> bool:
+    """Whether a folder is empty or what `save_weights` writes; a run too has a file "checkpoint"."""
+    names = {file.name for file in path.iterdir()} if path.is_dir() else {""}
+    others = {name for name in names if not name.startswith("weights.")}
+    return not names or others == {"checkpoint"}
 
 
 def save(loaded: LoadedModel, output: str | os.PathLike[str]) -> pathlib.Path:

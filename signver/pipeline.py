@@ -89,7 +89,6 @@ class Pipeline:
 
         if isinstance(bundle, Bundle) and public_key is not None:
             raise SignVerError("this bundle is open already; give the public key to Bundle.load.")
-
         opened = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle, public_key=public_key)
         return cls(
             detector=lambda: opened.detector(threads),

@@ -9,9 +9,8 @@ import sys
 
 import commands
 import pytest
+import sets
 import tensorflow as tf
-
-from training.data import signatures, tfrecord
 
 ROOT = pathlib.Path(__file__).parents[2]
 # The lowest PSNR counts as best, so that best and last are two checkpoints of a run that learns.
@@ -28,11 +27,7 @@ train.main()
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("signatures") / "set"
-    pages = [signatures.synthesize(0, number, 0, signatures.GENUINE) for number in range(16)]
-    splits = {"train": pages[:12], "eval": pages[12:]}
-    tfrecord.write_dataset(folder, splits, signatures.CLASSES, shards=1, source="test")
-    return folder
+    return sets.of_sixteen_writers(tmp_path_factory.mktemp("signatures") / "set")
 
 
 def training(data, model_dir):

@@ -6,11 +6,11 @@ import pathlib
 import commands
 import numpy as np
 import pytest
+import sets
 import tensorflow as tf
 
 from training import config
 from training.cleaner import metrics, model
-from training.data import signatures, tfrecord
 from training.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -83,11 +83,7 @@ def test_totals_of_ranks_add_up():
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("signatures") / "set"
-    pages = [signatures.synthesize(0, number, 0, signatures.GENUINE) for number in range(16)]
-    splits = {"train": pages[:12], "eval": pages[12:]}
-    tfrecord.write_dataset(folder, splits, signatures.CLASSES, shards=1, source="test")
-    return folder
+    return sets.of_sixteen_writers(tmp_path_factory.mktemp("signatures") / "set")
 
 
 def train(data, model_dir, experiment, *flags, task=None, **changes):

@@ -39,6 +39,16 @@ def _folder(tmp_path, suffix=".png"):
     return tmp_path
 
 
+def _boxed(folder, pictures):
+    """A YOLO folder with one box on each page; `pictures` says by name what `_image` draws."""
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels").mkdir()
+    for name, drawn in pictures.items():
+        (folder / "labels" / f"{name}.txt").write_text("0 0.5 0.5 0.2 0.1")
+        _image(drawn).save(folder / "images" / f"{name}.png")
+    return folder
+
+
 def _load(path, boxes=(), max_side=0):
     return formats.PageFile(path, path.name, path.stem, tuple(boxes)).load(max_side)
 
@@ -162,12 +172,7 @@ def test_pages_of_a_document_are_recognised(name, document):
 
 
 def test_pages_that_count_as_one_document_are_said_with_the_way_out(tmp_path):
-    folder = tmp_path / "yolo"
-    (folder / "images").mkdir(parents=True)
-    (folder / "labels").mkdir()
-    for number in range(10):
-        (folder / "labels" / f"scan_{number:03d}.txt").write_text("0 0.5 0.5 0.2 0.1")
-        _image(f"{number}").save(folder / "images" / f"scan_{number:03d}.png")
+    folder = _boxed(tmp_path / "yolo", {f"scan_{number:03d}": f"{number}" for number in range(10)})
     options = ("yolo", f"--input={folder}", "--names=s", f"--output={tmp_path / 'set'}")
     with pytest.raises(UserError, match=r"all 10 pages count as one document, 'scan'.*--document_pattern"):
         _convert(*options)
@@ -335,12 +340,8 @@ def _sides(folder):
 
 
 def test_equal_images_and_their_documents_stay_on_one_side(tmp_path):
-    folder = tmp_path / "yolo"
-    (folder / "images").mkdir(parents=True)
-    (folder / "labels").mkdir()
-    for number in range(12):
-        (folder / "labels" / f"d{number}x.txt").write_text("0 0.5 0.5 0.2 0.1")
-        _image("same" if number < 8 else f"{number}").save(folder / "images" / f"d{number}x.png")
+    pictures = {f"d{number}x": "same" if number < 8 else f"{number}" for number in range(12)}
+    folder = _boxed(tmp_path / "yolo", pictures)
     for seed in range(4):
         _convert(
             "yolo", f"--input={folder}", "--names=s", f"--output={tmp_path / 'set'}", f"--seed={seed}",
