@@ -5,18 +5,16 @@
 #
 # writes runs/detector/{saved_model,detector.onnx,validation.json}.
 set -euo pipefail
+# shellcheck source=scripts/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 if [ $# -ne 2 ] || [ "$1" = --help ]; then
   sed -n '2,6s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 model_dir=$(realpath -m "$1") data=$(realpath -m "$2")
-# Paths in the environment are the caller's, who may stand elsewhere; a Python without a slash is a command.
-VENV=${VENV:+$(realpath -ms "$VENV")}
-case ${SIGNVER_PYTHON:-} in */*) SIGNVER_PYTHON=$(realpath -ms "$SIGNVER_PYTHON") ;; esac
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+to_root VENV SIGNVER_PYTHON
 
-scripts/setup.sh
-export PATH="${VENV:-$PWD/.venv}/bin:$PATH" TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}
+use_environment
 python -m export saved_model --model_dir "$model_dir" --output "$model_dir/saved_model"
 python -m export onnx --model_dir "$model_dir" --output "$model_dir/detector.onnx"
 python -m export validate --model_dir "$model_dir" --onnx "$model_dir/detector.onnx" --pages "$data/eval*" \

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Fine-tunes a model that ships with the project on pages or signatures of your own.
 set -euo pipefail
+# shellcheck source=scripts/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 usage() {
   cat <<'TEXT'
@@ -31,16 +33,11 @@ if [ ! -e "$source" ]; then
   printf 'error: %s: no such file or folder\n' "$source" >&2
   exit 2
 fi
-# Paths in the environment are the caller's, who may stand elsewhere; a Python without a slash is a command.
-IMAGES=${IMAGES:+$(realpath -ms "$IMAGES")}
-VENV=${VENV:+$(realpath -ms "$VENV")}
-case ${SIGNVER_PYTHON:-} in */*) SIGNVER_PYTHON=$(realpath -ms "$SIGNVER_PYTHON") ;; esac
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-scripts/setup.sh
-export PATH="${VENV:-$PWD/.venv}/bin:$PATH" TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}
+to_root VENV SIGNVER_PYTHON IMAGES
+use_environment
 export PYTHONWARNINGS=${PYTHONWARNINGS:-ignore}
 
-made_from=$(printf '%s %s, IMAGES=%s, CONVERT=%s' "$model" "$source" "$IMAGES" "${CONVERT:-}")
+made_from=$(printf '%s %s, IMAGES=%s, CONVERT=%s' "$model" "$source" "${IMAGES:-}" "${CONVERT:-}")
 if [ -e "$output/data" ] && [ "$(cat "$output/made_from" 2>/dev/null || echo "$made_from")" != "$made_from" ]; then
   printf 'error: %s was made from another source (%s); name another OUTPUT or remove it\n' \
     "$output" "$(cat "$output/made_from")" >&2

@@ -8,14 +8,13 @@
 # else says how. Takes about two minutes on two cores; the built wheel is kept in pip's cache.
 # environment: VENV, SIGNVER_PYTHON as in setup.sh
 set -euo pipefail
+# shellcheck source=scripts/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 if [ "${1:-}" = -h ] || [ "${1:-}" = --help ]; then
   sed -n '2,9s/^# \{0,1\}//p' "$0"
   exit 0
 fi
-# Paths in the environment are the caller's, who may stand elsewhere; a Python without a slash is a command.
-VENV=${VENV:+$(realpath -ms "$VENV")}
-case ${SIGNVER_PYTHON:-} in */*) SIGNVER_PYTHON=$(realpath -ms "$SIGNVER_PYTHON") ;; esac
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+to_root VENV SIGNVER_PYTHON
 version=0.28.1
 packages=(openmpi-bin libopenmpi-dev cmake g++)
 

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Synthetic pages and signatures to one proven bundle of trained models, with a report.
 set -euo pipefail
+# shellcheck source=scripts/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 usage() {
   cat <<'TEXT'
@@ -64,11 +66,8 @@ while [ $# -gt 0 ]; do
   shift
 done
 
-# Paths in the environment are the caller's, who may stand elsewhere; a Python without a slash is a command.
-VENV=${VENV:+$(realpath -ms "$VENV")}
-case ${SIGNVER_PYTHON:-} in */*) SIGNVER_PYTHON=$(realpath -ms "$SIGNVER_PYTHON") ;; esac
 from=$PWD
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+to_root VENV SIGNVER_PYTHON
 case $size in
   smoke) name=smoke count=16 eval_count=6 minimum=0 writers=8 extractor_size=smoke ;;
   quickstart) name=quickstart count=400 eval_count=100 minimum=10 writers=100 extractor_size=quickstart ;;
@@ -85,8 +84,7 @@ mkdir -p "$output/.steps" 2>/dev/null || wrong "cannot write to $output"
 [ -z "$fresh" ] || rm -rf "$output"/{data,detector,signatures,cleaner,extractor,bundle,validation.json,cleaner_validation.json,report.html,.steps}
 mkdir -p "$output/.steps"
 
-scripts/setup.sh
-export PATH="${VENV:-$PWD/.venv}/bin:$PATH" TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}
+use_environment
 export PYTHONWARNINGS=${PYTHONWARNINGS:-ignore}
 
 # A step's key is a hash over its command and the key before it. `NAME.key` is written when a step begins,

@@ -7,10 +7,9 @@
 # VENV=folder                      where the environment lies (default .venv). A folder that holds an
 #                                  environment of your own is used as it is; nothing is installed there.
 set -euo pipefail
-# Paths in the environment are the caller's, who may stand elsewhere; a Python without a slash is a command.
-VENV=${VENV:+$(realpath -ms "$VENV")}
-case ${SIGNVER_PYTHON:-} in */*) SIGNVER_PYTHON=$(realpath -ms "$SIGNVER_PYTHON") ;; esac
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+to_root VENV SIGNVER_PYTHON
 
 own_choice=${VENV:+yes}
 venv=${VENV:-.venv}

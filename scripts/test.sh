@@ -9,20 +9,17 @@
 # TEST_WORKERS=1           one test after the other
 # SIGNVER_TEST_TORCH=yes   installs PyTorch too, so that the tests of `export siamese` run instead of skipping
 set -euo pipefail
-# Paths in the environment are the caller's, who may stand elsewhere; a Python without a slash is a command.
-VENV=${VENV:+$(realpath -ms "$VENV")}
-SIGNVER_SHARED_DATA=${SIGNVER_SHARED_DATA:+$(realpath -ms "$SIGNVER_SHARED_DATA")}
-case ${SIGNVER_PYTHON:-} in */*) SIGNVER_PYTHON=$(realpath -ms "$SIGNVER_PYTHON") ;; esac
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+to_root VENV SIGNVER_PYTHON SIGNVER_SHARED_DATA
 
-scripts/setup.sh
+use_environment
 # The whole run also tests several processes, where Horovod can be had; without it those tests skip.
 [ $# -gt 0 ] || scripts/install_horovod.sh || echo 'no Horovod: the tests of several ranks will be skipped' >&2
 if [ $# -eq 0 ] && [ "${SIGNVER_TEST_TORCH:-no}" = yes ]; then
   "${VENV:-$PWD/.venv}/bin/python" -m pip install -qq --disable-pip-version-check -r requirements/siamese.txt ||
     echo 'no PyTorch: the tests of the Siamese export will be skipped' >&2
 fi
-export PATH="${VENV:-$PWD/.venv}/bin:$PATH" TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}
 
 failed=()
 check() { # check NAME COMMAND...: runs it, and remembers a failure instead of stopping at the first

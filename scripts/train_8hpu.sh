@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Trains a model on all cards of one or several DL1 hosts: one process a card, through mpirun.
 set -euo pipefail
+# shellcheck source=scripts/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 usage() {
   cat <<'TEXT'
@@ -61,11 +63,7 @@ case $model in
   *) wrong "unknown MODEL '$model': detector, cleaner or extractor" ;;
 esac
 
-# Paths in the environment are the caller's, who may stand elsewhere; links keep the names that they have.
-for name in HOSTFILE MODEL_DIR SIGNVER_DATA VENV MPI_ROOT TF_RECIPE_CACHE_PATH; do
-  [ -z "${!name:-}" ] || export "$name=$(realpath -ms "${!name}")"
-done
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+to_root VENV HOSTFILE MODEL_DIR SIGNVER_DATA MPI_ROOT TF_RECIPE_CACHE_PATH
 device=${DEVICE:-hpu} config=${CONFIG:-8hpu}
 case $device in hpu | cpu) ;; *) wrong "DEVICE='$device': hpu or cpu" ;; esac
 [ -z "${HOSTS:-}" ] || [ -z "${HOSTFILE:-}" ] || wrong "HOSTS and HOSTFILE say the same; set one"

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # The default models from a seed: synthetic pages, writers and noise alone.
 set -euo pipefail
+# shellcheck source=scripts/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 usage() {
   cat <<'TEXT'
@@ -19,11 +21,7 @@ environment: OUTPUT (default runs/default), PROCESSES for the generators (defaul
 TEXT
 }
 
-# Paths in the environment are the caller's, who may stand elsewhere; a Python without a slash is a command.
-OUTPUT=${OUTPUT:+$(realpath -ms "$OUTPUT")}
-VENV=${VENV:+$(realpath -ms "$VENV")}
-case ${SIGNVER_PYTHON:-} in */*) SIGNVER_PYTHON=$(realpath -ms "$SIGNVER_PYTHON") ;; esac
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+to_root VENV SIGNVER_PYTHON OUTPUT
 output=$(realpath -m "${OUTPUT:-runs/default}")
 processes=${PROCESSES:-$(nproc)}
 seed=8
@@ -135,8 +133,7 @@ for stage in "$@"; do
       ;;
   esac
 done
-scripts/setup.sh
-export PATH="${VENV:-$PWD/.venv}/bin:$PATH" TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}
+use_environment
 export PYTHONWARNINGS=${PYTHONWARNINGS:-ignore}
 for stage in "$@"; do
   if [ "$stage" = all ]; then

@@ -1,0 +1,23 @@
+# Sourced by the other scripts: what they share. Nothing to run.
+# shellcheck shell=bash
+
+# to_root NAME...: makes the project's root the current folder. Paths in these variables are the caller's, who may
+# stand elsewhere: they are made absolute before, and links keep their names.
+to_root() {
+  local name
+  for name in "$@"; do
+    case $name=${!name:-} in
+      *=) ;;
+      SIGNVER_PYTHON=*/*) printf -v "$name" '%s' "$(realpath -ms "${!name}")" ;;
+      SIGNVER_PYTHON=*) ;; # a command
+      *) printf -v "$name" '%s' "$(realpath -ms "${!name}")" ;;
+    esac
+  done
+  cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
+}
+
+# use_environment: the environment of setup.sh, made where it is not there, before all else on the PATH.
+use_environment() {
+  scripts/setup.sh
+  export PATH="${VENV:-$PWD/.venv}/bin:$PATH" TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}
+}
