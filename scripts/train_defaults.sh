@@ -8,7 +8,7 @@ usage() {
   cat <<'TEXT'
 usage: scripts/train_defaults.sh [detector|cleaner|extractor|bundle|all]...
 
-  detector   pages, runs at 384², 448² and 512², each from the one before, ONNX, proof   OUTPUT/detector
+  detector   pages, a run at 384², one at 512² that starts from it, ONNX, proof   OUTPUT/detector
   cleaner    signatures, a U-Net on noisy crops, ONNX, proof               OUTPUT/cleaner
   extractor  signatures, components of what is known, ONNX, proof          OUTPUT/extractor
   bundle     the three ONNX files as one bundle                            models/default
@@ -25,13 +25,11 @@ to_root VENV SIGNVER_PYTHON OUTPUT
 output=$(realpath -m "${OUTPUT:-runs/default}")
 processes=${PROCESSES:-$(nproc)}
 seed=8
-# Training pages, passes over them at 384² and at 448², then over as many new ones; the last two runs, at 512²,
-# see pages of their own, as often as configs/detector/default.yaml says.
-detector_pages=2400 detector_epochs_384=5.0 detector_epochs_448=6.0 detector_epochs_more=2.0
-detector_last_pages=3600 detector_final_pages=3000
+# Passes over the pages at 384²; how many follow at 512², configs/detector/default.yaml says.
+detector_pages=8000 detector_epochs_384=3.0
 
-inputs() { # inputs TRAIN_FOLDER [EVAL_FOLDER]: one folder for both by default
-  echo "train_data: {input_path: '$1/train*'}, validation_data: {input_path: '${2:-$1}/eval*'}"
+inputs() { # inputs FOLDER
+  echo "train_data: {input_path: '$1/train*'}, validation_data: {input_path: '$1/eval*'}"
 }
 
 make_once() { # make_once RESULT COMMAND...: commands of this project write whole results or none
@@ -44,51 +42,32 @@ make_once() { # make_once RESULT COMMAND...: commands of this project write whol
   fi
 }
 
-pages() { # pages FOLDER SEED COUNT EVAL_COUNT MARGIN; boxes leave millimetres around the ink, as people do
-  make_once "$1" python -m training.data synthesize pages --output "$1" --count "$3" --eval_count "$4" \
-    --seed "$2" --long_side 640 --margin "$5" --shards 8 --processes "$processes"
-}
-
-detect() { # detect MODEL_DIR TRAIN_DATA MODE MORE_OF_TASK SCHEDULE
-  python -m training.train --experiment=retinanet_signverod --mode="$3" --model_dir="$1" \
+detect() { # detect MODEL_DIR MODE MORE_OF_TASK SCHEDULE
+  python -m training.train --experiment=retinanet_signverod --mode="$2" --model_dir="$1" \
     --config_file=configs/detector/default.yaml --params_override="{
-      task: {$(inputs "$2" "$output/final_pages"), $4},
-      schedule: {$5}}"
-}
-
-side() { # side PIXELS: input size
-  echo "model: {input_size: [$1, $1, 3]}"
-}
-
-from() { # from MODEL_DIR
-  echo "init_checkpoint: '$1', init_checkpoint_modules: all"
+      task: {$(inputs "$output/pages"), $3},
+      schedule: {$4}}"
 }
 
 detector() {
-  local pages=$output/pages more=$output/more_pages last=$output/last_pages final=$output/final_pages
-  local runs=("$output"/detector_{384,448,more,512}) model_dir=$output/detector
-  pages "$pages" "$seed" "$detector_pages" 8 1.0
-  pages "$more" $((seed + 1)) "$detector_pages" 8 1.0
-  pages "$last" $((seed + 2)) "$detector_last_pages" 8 1.0
-  pages "$final" $((seed + 3)) "$detector_final_pages" 200 1.5
-  detect "${runs[0]}" "$pages" train "$(side 384)" "epochs: $detector_epochs_384, decay: constant"
-  detect "${runs[1]}" "$pages" train "$(side 448), $(from "${runs[0]}")" "epochs: $detector_epochs_448"
-  detect "${runs[2]}" "$more" train "$(side 448), $(from "${runs[1]}")" \
-    "epochs: $detector_epochs_more, learning_rate: 0.0015"
-  detect "${runs[3]}" "$last" train "$(from "${runs[2]}")" ""
-  detect "$model_dir" "$final" train_and_eval "$(from "${runs[3]}")" ""
+  local pages=$output/pages small=$output/detector_384 model_dir=$output/detector
+  # Boxes leave room around the ink, as people do.
+  make_once "$pages" python -m training.data synthesize pages --output "$pages" --count "$detector_pages" \
+    --eval_count 200 --seed "$seed" --long_side 640 --margin 1.2 --shards 8 --processes "$processes"
+  detect "$small" train "model: {input_size: [384, 384, 3]}" "epochs: $detector_epochs_384, decay: constant"
+  detect "$model_dir" train_and_eval "init_checkpoint: '$small', init_checkpoint_modules: all" ""
   if [ ! -e "$model_dir/detector.onnx" ]; then
     # The score to keep boxes from is read off held-out synthetic pages, then written into the file.
     local draft=$model_dir/draft.onnx
     python -m export onnx --model_dir "$model_dir" --output "$draft"
-    python benchmarks/score_threshold.py --detector "$draft" --pages "$final/eval*" \
+    python benchmarks/score_threshold.py --detector "$draft" --pages "$pages/eval*" \
       >"$model_dir/score_threshold"
     python -m export onnx --model_dir "$model_dir" --score_threshold "$(cat "$model_dir/score_threshold")" \
       --output "$model_dir/detector.onnx"
     rm "$draft"
   fi
   python -m export validate --model_dir "$model_dir" --onnx "$model_dir/detector.onnx" \
-    --pages "$final/eval*" --output "$model_dir/validation.json"
+    --pages "$pages/eval*" --output "$model_dir/validation.json"
 }
 
 signatures() {

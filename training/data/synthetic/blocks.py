@@ -10,6 +10,31 @@ _CLOSINGS = ("letter",) * 6 + ("by", "rule", "rule", "caption")
 _LINES = ("letter", "by", "by", "by", "rule", "rule", "rule", "caption", "caption", "caption")
 
 
+def margins(sheet: Sheet) -> tuple[float, int]:
+    """Left margin in pixels and characters a line."""
+    left = sheet.width * sheet.rng.uniform(0.08, 0.15)
+    return left, int((sheet.width - 2 * left) / sheet.advance)
+
+
+def paragraphs(
+    sheet: Sheet, left: float, y: float, characters: int, bottom: float, justify: float = 0.0
+) -> float:
+    """Running text down to `bottom`, some of it under headings; returns the y below."""
+    rng = sheet.rng
+    while y < bottom:
+        count = int(min(rng.integers(2, 9), max(1, (bottom - y) / sheet.line)))
+        indent = sheet.size * 2.5 if rng.random() < justify else 0.0
+        if rng.random() < 0.12:
+            heading = text.sentence(rng, 3)[:-1]
+            length = sheet.print(left, y, heading, str(rng.choice(text.BOLD)))
+            if rng.random() < 0.5:
+                sheet.rule(left, y + 1.15 * sheet.size, length)
+            y += 1.4 * sheet.line
+        y = sheet.print_lines(left + indent, y, text.lines(rng, characters - 3, count))
+        y += sheet.line * rng.uniform(0.5, 1.0)
+    return y
+
+
 def signature_block(sheet: Sheet, x: float, y: float, width: float, narrow: bool = False) -> float:
     """Closing or caption, room to sign, a rule or not, the typed name; returns the y below.
 

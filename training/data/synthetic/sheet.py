@@ -49,6 +49,8 @@ class Sheet:
     typeface: str
     size: int
     labelled: list[tuple[int, np.ndarray]] = dataclasses.field(default_factory=list)
+    # Lines of running text: x and y of their top left, and their length, in pixels.
+    printed: list[tuple[float, float, float]] = dataclasses.field(default_factory=list)
     faintest: float = 1.0  # strength of the palest labelled ink
 
     def pen(self) -> tuple[np.ndarray, float]:
@@ -103,7 +105,9 @@ class Sheet:
         draw = ImageDraw.Draw(image)
         font = text.font(self.typeface, self.size)
         for number, words in enumerate(lines):
-            draw.text((round(x), round(y + number * self.line)), words, font=font, fill=(20, 20, 20))
+            place = (round(x), round(y + number * self.line))
+            draw.text(place, words, font=font, fill=(20, 20, 20))
+            self.printed.append((*place, font.getlength(words)))
         self.paper = np.asarray(image).copy()
         return y + len(lines) * self.line
 
