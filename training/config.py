@@ -110,7 +110,9 @@ def _read(path: pathlib.Path, above: tuple[pathlib.Path, ...]) -> list[tuple[pat
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"config file {path}: {error.strerror}.") from error
+        raise UserError(f"--config_file {path}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--config_file {path}: no text in UTF-8.") from error
     values = _parse(text, str(path))
     base = values.pop("base", None)
     files = [] if base is None else _read(path.parent / str(base), (*above, path.resolve()))

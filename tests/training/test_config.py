@@ -94,6 +94,8 @@ def test_a_model_that_cannot_be_is_refused(override, word):
         ("{schedule: {warmup: 1.5}}", "warmup"),
         ("{task: {train_data: {global_batch_size: 0}}}", "global_batch_size"),
         ("{schedule: {boundaries: [0.5]}}", "same length"),
+        ("{schedule: {base_batch: 0}}", "base_batch"),
+        ("{schedule: {steps_per_loop: -1}}", "steps_per_loop"),
     ],
 )
 def test_a_schedule_that_makes_no_run_is_refused(override, word):

@@ -79,9 +79,6 @@ def main() -> int:
     if min(numbers) < 1 or not 0 < arguments.utilization <= 1:
         raise UserError("--cards, --hosts, --records and --vcpus start at 1, --utilization is in (0, 1].")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    for file in arguments.config_file:
-        if not os.path.exists(file):
-            raise UserError(f"--config_file {file}: no such file.")
     experiment = config.load(arguments.experiment, arguments.config_file, arguments.params_override)
 
     from training.preflight import report
@@ -129,7 +126,7 @@ def inspect(
     tf.get_logger().addFilter(lambda line: "Gradients do not exist" not in line.getMessage())
     data = experiment.task.train_data
     batch = data.global_batch_size
-    findings = [checks.check_batch(batch, cards.cards, getattr(data, "drop_remainder", True))]
+    findings = [checks.check_batch(batch, cards.cards)]
     share = max(1, batch // cards.cards)
     task = config.build_task(name, experiment)
     with feed.data_of(name, experiment) as sampled:
