@@ -12,7 +12,7 @@ import importlib
 import pathlib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -33,7 +33,7 @@ EXPERIMENTS: dict[str, str] = {
 }
 
 
-def load(name: str, config_files: Iterable[str] = (), overrides: str = "") -> Experiment:
+def load(name: str, config_files: Iterable[str] = (), overrides: str | Sequence[str] = ()) -> Experiment:
     """Builds an experiment: its defaults, then each file, then the overrides, later wins.
 
     A file may start with `base: other.yaml` (relative to itself), which is applied before it.
@@ -41,7 +41,7 @@ def load(name: str, config_files: Iterable[str] = (), overrides: str = "") -> Ex
     Args:
       name: a key of `EXPERIMENTS`.
       config_files: YAML files.
-      overrides: YAML text, e.g. `{trainer: {train_steps: 100}}`.
+      overrides: YAML text, e.g. `{trainer: {train_steps: 100}}`, or several, of which later ones win.
 
     Raises:
       UserError: unknown experiment, file, key, or a value of the wrong type.
@@ -51,8 +51,8 @@ def load(name: str, config_files: Iterable[str] = (), overrides: str = "") -> Ex
     for file in config_files:
         for path, values in _read(pathlib.Path(file), ()):
             apply(experiment, values, str(path))
-    if overrides:
-        apply(experiment, _parse(overrides, "--params_override"), "--params_override")
+    for override in [overrides] if isinstance(overrides, str) else overrides:
+        apply(experiment, _parse(override, "--params_override"), "--params_override")
     return experiment
 
 

@@ -441,11 +441,13 @@ class _Checkpoints(tf.train.CheckpointManager):
     def restore_or_initialize(self) -> str | None:
         """Restores the latest checkpoint, or what `task.init_checkpoint` names."""
         path = self.latest_checkpoint
-        if path is None:
-            return super().restore_or_initialize()
         try:
-            return self._restore(path)
+            return super().restore_or_initialize() if path is None else self._restore(path)
         except ValueError as error:
+            if path is None:
+                raise UserError(
+                    f"task.init_checkpoint does not fit the model of this config: {_first_line(error)}."
+                ) from error
             raise UserError(
                 f"{path} does not fit the model of this version: {_first_line(error)}. Name another "
                 "--model_dir, or go on with the version that it was trained by."

@@ -61,7 +61,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="which one --mode=eval measures: best (default; the last where none was kept apart) or last",
     )
     location.add_argument(parser)
-    parser.add_argument("--params_override", default="", help="YAML text that wins over the files")
+    parser.add_argument(
+        "--params_override",
+        action="append",
+        default=[],
+        help="YAML text that wins over the files; may be given several times, later ones win",
+    )
     parser.add_argument(
         "--device",
         default="auto",

@@ -44,7 +44,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--experiment", required=True, choices=sorted(config.EXPERIMENTS))
     parser.add_argument("--config_file", action="append", default=[], help="YAML file; may be repeated")
     location.add_argument(parser)
-    parser.add_argument("--params_override", default="", help="YAML text that wins over the files")
+    parser.add_argument(
+        "--params_override",
+        action="append",
+        default=[],
+        help="YAML text that wins over the files; may be given several times, later ones win",
+    )
     parser.add_argument("--cards", type=int, default=1, help="over all hosts (default 1)")
     parser.add_argument("--hosts", type=int, default=0, help="default: cards over eight, rounded up")
     parser.add_argument(
