@@ -103,6 +103,11 @@ def test_a_schedule_that_makes_no_run_is_refused(override, word):
         resolve(config.load(NAME, overrides=override), training_records=100)
 
 
+def test_overrides_add_up_and_the_last_one_wins():
+    found = config.load(NAME, overrides=["{seed: 3, schedule: {epochs: 2.0}}", "{seed: 4}"])
+    assert (found.seed, found.schedule.epochs) == (4, 2.0)
+
+
 def test_explicit_steps_win_over_epochs():
     experiment = config.load(NAME, overrides="{trainer: {train_steps: 7}, schedule: {epochs: 100.0}}")
     resolve(experiment, training_records=1_000)
