@@ -25,8 +25,10 @@ import time
 import numpy as np
 from PIL import Image
 
-ROOT = pathlib.Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from benchmarks.commands import ROOT, call
+
 MODELS = ("cleaner_autoencoder", "cleaner_unet")
 COLUMNS = (
     "psnr",
@@ -68,11 +70,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=30.0, help="of training, each model (default 30)")
     parser.add_argument("--seed", type=int, default=11)
     return parser.parse_args()
-
-
-def call(module: str, *arguments: str) -> None:
-    """Runs one of the project's commands; its failure ends the benchmark."""
-    subprocess.run([sys.executable, "-W", "ignore", "-m", module, *arguments], cwd=ROOT, check=True)
 
 
 def train_and_export(name: str, data: pathlib.Path, arguments: argparse.Namespace) -> pathlib.Path:

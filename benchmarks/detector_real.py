@@ -16,8 +16,6 @@ import dataclasses
 import io
 import json
 import pathlib
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -27,10 +25,10 @@ from PIL import Image, ImageDraw
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+from benchmarks.commands import call, processor
 from training.data.page import Page
 from training.data.tfrecord import read_pages
 
-ROOT = pathlib.Path(__file__).parents[1]
 # Boxes under this score are not drawn; AP uses all of them.
 SHOWN_SCORE = 0.3
 
@@ -93,11 +91,6 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=11)
     return parser.parse_args()
-
-
-def call(module: str, *arguments: str) -> None:
-    """Runs one of the project's commands; its failure ends the benchmark."""
-    subprocess.run([sys.executable, "-W", "ignore", "-m", module, *arguments], cwd=ROOT, check=True)
 
 
 def prepare_data(arguments: argparse.Namespace) -> None:
@@ -224,7 +217,8 @@ def overlap(a, b) -> float:
     """Intersection over union of two normalised boxes."""
     height, width = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     common = max(0.0, height) * max(0.0, width)
-    return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common
+    return common / union if union > 0 else 0.0
 
 
 def draw_worst(pages: list, detections: list, target: pathlib.Path, count: int = 12, side: int = 480) -> None:
@@ -244,18 +238,6 @@ def draw_worst(pages: list, detections: list, target: pathlib.Path, count: int =
                 draw.text((xmin * side, ymin * side - 12), f"{score:.2f}", fill="red")
         sheet.paste(image, (place % 4 * side, place // 4 * side))
     sheet.save(target)
-
-
-def processor() -> str:
-    """Name of the processor and the number of cores that this process may use."""
-    import os
-
-    text = pathlib.Path("/proc/cpuinfo").read_text() if pathlib.Path("/proc/cpuinfo").exists() else ""
-    name = next(
-        (line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")),
-        platform.machine(),
-    )
-    return f"{name}, {len(os.sched_getaffinity(0))} cores"
 
 
 if __name__ == "__main__":

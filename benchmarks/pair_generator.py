@@ -14,13 +14,13 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
-import platform
 import resource
 import sys
 import time
 
-ROOT = pathlib.Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from benchmarks.commands import processor
 
 # 16 GFLOP forward and 49 GFLOP a training image for SignVer's autoencoder; a card that sustains 50 TFLOP/s
 # takes about 1,000 of them a second.
@@ -38,7 +38,7 @@ def main() -> None:
     ours = {workers: measure(bank, workers, arguments.seconds) for workers in (1, 2)}
     peer = measure_peer(bank, arguments.seconds)
     needed = 8 * CARD_FLOPS / SEED_FLOPS
-    print(f"{processor()}, {len(os.sched_getaffinity(0))} cores, {time.strftime('%Y-%m-%d')}")
+    print(f"{processor()}, {time.strftime('%Y-%m-%d')}")
     print(f"{'py_function + PIL':34} {peer:8.0f} pairs/s")
     for workers, rate in ours.items():
         print(f"{f'ours, {workers} process(es)':34} {rate:8.0f} pairs/s, {rate / peer:.1f} times the peer")
@@ -177,14 +177,6 @@ def resident() -> int:
             except OSError:
                 continue
     return total
-
-
-def processor() -> str:
-    """The CPU's name."""
-    for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ import argparse
 import json
 import os
 import pathlib
-import platform
 import statistics
 import subprocess
 import sys
@@ -28,8 +27,10 @@ import time
 import numpy as np
 from PIL import Image
 
-ROOT = pathlib.Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from benchmarks.commands import ROOT, call, processor
+
 EXPERIMENTS = {
     "detector": ("retinanet_signverod", "pages", 600),
     "cleaner": ("cleaner_unet", "signatures", 100),
@@ -52,7 +53,7 @@ def main() -> None:
         for side in SIDES:
             figures[side].append(measure(side, arguments))
     summary = {side: summarise(rounds) for side, rounds in figures.items()}
-    summary["machine"] = {"cores": arguments.cores, "cpu": cpu_name(), "date": time.strftime("%Y-%m-%d")}
+    summary["machine"] = {"cores": arguments.cores, "cpu": processor(), "date": time.strftime("%Y-%m-%d")}
     (arguments.output / "figures.json").write_text(json.dumps(summary, indent=2) + "\n")
     print_table(summary)
 
@@ -74,11 +75,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     return parser.parse_args()
-
-
-def call(*arguments: str) -> None:
-    """Runs one of the project's commands; its failure ends the benchmark."""
-    subprocess.run([sys.executable, "-W", "ignore", "-m", *arguments], cwd=ROOT, check=True)
 
 
 def export_all(arguments: argparse.Namespace) -> None:
@@ -148,7 +144,7 @@ def prepared(arguments: argparse.Namespace) -> tuple[list[str], str, float]:
 
 def timed(whole_page, pages: list[str], started: float, imported: float) -> dict:
     """Cold start, then every page twice; the second time counts."""
-    marks = whole_page(pages[0])
+    whole_page(pages[0])
     cold, cold_cpu = time.time() - started, time.process_time()
     for page in pages[1:]:
         whole_page(page)
@@ -295,15 +291,6 @@ SIDE_WORK = {"sdk": run_sdk, "tensorflow": run_tensorflow}
 def summarise(rounds: list[dict]) -> dict:
     """Medians over the processes of a side."""
     return {key: statistics.median(each[key] for each in rounds) for key in rounds[0]}
-
-
-def cpu_name() -> str:
-    """The processor as Linux names it."""
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
 
 
 def print_table(summary: dict) -> None:

@@ -18,15 +18,16 @@ import argparse
 import json
 import os
 import pathlib
-import subprocess
 import sys
 import time
 from typing import Any
 
 import numpy as np
 
-ROOT = pathlib.Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from benchmarks.commands import call
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 TEST, VALIDATION = 12, 6
 # Synthetic writers of whom no run was trained, for the rows on synthetic signatures.
@@ -183,11 +184,6 @@ def export(model_dir: pathlib.Path, data: pathlib.Path) -> pathlib.Path:
         proof = ("export", "validate", f"--model_dir={model_dir}", f"--onnx={onnx}")
         call(*proof, f"--pages={data}/test*", "--limit=60")
     return onnx
-
-
-def call(module: str, *arguments: str) -> None:
-    """Runs one of the project's commands; its failure ends the benchmark."""
-    subprocess.run([sys.executable, "-W", "ignore", "-m", module, *arguments], cwd=ROOT, check=True)
 
 
 def measure(

@@ -25,6 +25,7 @@ from PIL import Image
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from benchmarks import detector_real
+from benchmarks.commands import processor
 from signver.detector import Detector
 from training.data import formats, signverod
 from training.data.page import Page
@@ -55,7 +56,7 @@ def main() -> None:
     report["detector"] = {
         "megabytes": arguments.detector.stat().st_size / 1e6,
         "score_threshold": threshold,
-        "processor": detector_real.processor(),
+        "processor": processor(),
         "date": time.strftime("%Y-%m-%d"),
     }
     (arguments.output / "zero_shot.json").write_text(json.dumps(report, indent=2) + "\n")

@@ -10,6 +10,8 @@ import sys
 from typing import Any
 
 from export import bundle, csharp, quantize
+from export.bundle import DEFAULT_SCORE
+from training import options
 from training.data import location
 from training.errors import UserError, run_command
 
@@ -112,7 +114,20 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     for command in (saved, weights, onnx):
         command.add_argument("--output", required=True, type=pathlib.Path)
     onnx.add_argument("--dynamic_batch", action="store_true", help="a free batch dimension instead of 1")
-    onnx.add_argument("--score_threshold", type=float, default=0.3, help="recorded for callers (default 0.3)")
+    onnx.add_argument(
+        "--score_threshold",
+        type=float,
+        default=DEFAULT_SCORE,
+        help=f"recorded for callers (default {DEFAULT_SCORE:g})",
+    )
+    _add_comparison(validate)
+    _add_bundles(commands)
+    _add_report(commands, sys.argv[1:] if arguments is None else arguments)
+    _add_siamese(commands)
+    return parser.parse_args(arguments)
+
+
+def _add_comparison(validate: argparse.ArgumentParser) -> None:
     validate.add_argument("--onnx", type=pathlib.Path)
     validate.add_argument(
         "--pages",
@@ -121,20 +136,20 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="pages or crops: image files, folders, data sets, TFRecord patterns",
     )
     location.add_argument(validate)
-    validate.add_argument("--limit", type=int, default=50, help="pages or crops used at most (default 50)")
-    validate.add_argument("--synthetic", type=int, default=0, help="synthetic pages or crops to add")
+    validate.add_argument(
+        "--limit", type=options.whole(1), default=50, help="pages or crops used at most (default 50)"
+    )
+    validate.add_argument(
+        "--synthetic", type=options.whole(0), default=0, help="synthetic pages or crops to add"
+    )
     validate.add_argument(
         "--minimum_detections",
-        type=int,
+        type=options.whole(0),
         default=10,
         help="fewer, or fewer crops that tell, fail (default 10)",
     )
     validate.add_argument("--seed", type=int, default=0)
     validate.add_argument("--output", type=pathlib.Path, help="JSON report")
-    _add_bundles(commands)
-    _add_report(commands, sys.argv[1:] if arguments is None else arguments)
-    _add_siamese(commands)
-    return parser.parse_args(arguments)
 
 
 def _add_bundles(commands: argparse._SubParsersAction) -> None:
@@ -244,8 +259,6 @@ def _validate(arguments: argparse.Namespace) -> int:
         raise UserError("validate: nothing to compare on; give --pages, --synthetic or both.")
     from export import validate
 
-    if arguments.saved_model and not (arguments.saved_model / "saved_model.pb").is_file():
-        raise UserError(f"--saved_model {arguments.saved_model}: no saved_model.pb in this folder.")
     pages = [location.locate(page) for page in arguments.pages]
     images = validate.load_pages(pages, arguments.limit)
     if arguments.saved_model:
@@ -289,7 +302,11 @@ def _kind(onnx_file: pathlib.Path) -> str:
         raise UserError(f"--onnx {onnx_file}: not an ONNX file.") from error
     kind = {entry.key: entry.value for entry in model.metadata_props}.get("signver.model", "")
     if kind not in SAVED_MODELS:
-        raise UserError(f"--onnx {onnx_file}: no signver model; its metadata lack signver.model.")
+        known = ", ".join(SAVED_MODELS)
+        raise UserError(
+            f"--onnx {onnx_file}: its metadata signver.model say '{kind}'; a SavedModel is compared with one "
+            f"of {known}."
+        )
     return kind
 
 

@@ -15,17 +15,19 @@ import argparse
 import dataclasses
 import importlib.metadata
 import json
-import os
 import pathlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from training import options
 from training.errors import UserError
 
 if TYPE_CHECKING:
     from training.runner import LoadedModel
 
+# The score from which a found box counts, where nobody chose another.
+DEFAULT_SCORE = 0.3
 KINDS = ("detector", "cleaner", "extractor")
 NOTICE = "NOTICE.md"
 _DROPPED = ("time", "phase", "step")
@@ -42,20 +44,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, type=pathlib.Path, help="folder to write")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument(
-        "--score_threshold", type=float, default=0.3, help="from which a found box counts (default 0.3)"
+        "--score_threshold",
+        type=float,
+        default=DEFAULT_SCORE,
+        help=f"from which a found box counts (default {DEFAULT_SCORE:g})",
     )
     parser.add_argument(
         "--licence", default="Apache-2.0", help="SPDX identifier of the weights (default Apache-2.0)"
     )
     parser.add_argument(
         "--synthetic",
-        type=int,
+        type=options.whole(1),
         default=20,
         help="synthetic pages, crops and signatures to prove each model on (default 20)",
     )
     parser.add_argument(
         "--minimum_detections",
-        type=int,
+        type=options.whole(0),
         default=10,
         help="fewer, or fewer crops and signatures that tell, fail (default 10)",
     )
@@ -294,9 +299,10 @@ def _entry(
     from training import record
     from training.files import sha256
 
-    model_dir = pathlib.Path(_folder_of(loaded))
+    model_dir = loaded.model_dir
     started = record.read(model_dir)
-    evaluation = best_evaluation(model_dir, loaded.step)
+    needed = "threshold_skilled" if kind == "extractor" else None
+    evaluation = record.evaluation_of(model_dir, loaded.step, needed)
     figures = {name: _six(value) for name, value in evaluation.items() if _is_figure(name, value)}
     data = {
         split: {
@@ -335,18 +341,6 @@ def _source(input_path: str | Sequence[str] | None) -> str:
     """Folder and pattern of each data set, without the folders of this machine."""
     names = [input_path] if isinstance(input_path, str) else list(input_path or [])
     return ", ".join("/".join(pathlib.PurePath(name).parts[-2:]) for name in names) or "none"
-
-
-def best_evaluation(model_dir: pathlib.Path, step: int) -> dict[str, Any]:
-    """The line of `metrics.jsonl` that belongs to the checkpoint of a step.
-
-    The last evaluation where there was none at that step; empty where the run never evaluated.
-    """
-    from training.runner import MetricsFile
-
-    lines = list(MetricsFile(model_dir / "metrics.jsonl").lines("eval"))
-    # The first: mode "eval" once wrote its figures on other data below those of the run.
-    return next((line for line in lines if line["step"] == step), lines[-1] if lines else {})
 
 
 def _thresholds(
@@ -391,11 +385,6 @@ def _score_threshold(path: pathlib.Path, arguments: argparse.Namespace) -> dict[
         "the classes that they have.",
         "figures": {name: _six(value) for name, value in found.items()},
     }
-
-
-def _folder_of(loaded: LoadedModel) -> str:
-    folder = os.path.dirname(loaded.checkpoint)
-    return folder if os.path.exists(os.path.join(folder, "run.json")) else os.path.dirname(folder)
 
 
 def _is_figure(name: str, value: Any) -> bool:

@@ -16,10 +16,8 @@ from google.protobuf.message import DecodeError
 from signver.cleaner import SIDE
 from signver.index import PRIOR_PAIRS, RIDGE
 from signver.pipeline import MARGIN as CROP_MARGIN
-from signver.preprocessing import BALANCE, FLATTEST, HEIGHT, SPREAD, WIDTH
+from signver.preprocessing import BALANCE, FLATTEST, HEIGHT, LONGEST, SPREAD, WIDTH
 from training.errors import UserError
-
-_LONGEST_SIGNATURE = 4096
 
 # kind -> value -> layout, range, meaning.
 _VALUES: dict[str, dict[str, tuple[str, list[float] | None, str]]] = {
@@ -170,7 +168,7 @@ def _extractor_steps(metadata: dict[str, str]) -> tuple[list[dict[str, Any]], li
         _DECODE,
         {
             "step": "limit",
-            "longest": _LONGEST_SIGNATURE,
+            "longest": LONGEST,
             "text": "Where the longer side is over longest, average whole blocks, as reduce_blocks does.",
         },
         {

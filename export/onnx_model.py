@@ -14,14 +14,15 @@ import onnx
 import tensorflow as tf
 import tf2onnx
 
+from export.bundle import DEFAULT_SCORE
 from export.onnx_files import OPSET, SIAMESE_METADATA, save, stamp
-from export.saved_model import DETECTOR_OUTPUTS, DetectorModule
+from export.saved_model import DETECTOR_OUTPUTS, DetectorModule, load_served
 from training import record
 from training.cleaner.noise import SIDE
 from training.errors import UserError
-from training.extractor.preprocessing import BALANCE, HEIGHT, SPREAD, WIDTH
+from training.extractor.preprocessing import BALANCE, FLATTEST, HEIGHT, SPREAD, WIDTH
 from training.files import sha256
-from training.runner import LoadedModel, MetricsFile
+from training.runner import LoadedModel
 
 # A file may be this much larger than the weights in it: graph, names and metadata.
 SIZE_LIMIT = 1.1
@@ -45,7 +46,7 @@ def convert_detector(
     output: str | os.PathLike[str],
     *,
     dynamic_batch: bool = False,
-    score_threshold: float = 0.3,
+    score_threshold: float = DEFAULT_SCORE,
 ) -> pathlib.Path:
     """Writes a detector as ONNX.
 
@@ -102,14 +103,8 @@ def convert_saved_model(
     Raises:
       UserError: no SavedModel, or one with another signature.
     """
-    path = pathlib.Path(folder)
-    if not (path / "saved_model.pb").is_file():
-        raise UserError(f"--saved_model {path}: no saved_model.pb in this folder.")
-    try:
-        saved = tf.saved_model.load(str(path))
-        served = saved.signatures["serving_default"]
-    except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
-        raise UserError(f"--saved_model {path}: cannot be loaded ({str(error)[:200]}).") from error
+    saved = load_served(folder)
+    served = saved.signatures["serving_default"]
     inputs = served.structured_input_signature[1]
     outputs = served.structured_outputs
     specs = [*inputs.values(), *outputs.values()]
@@ -119,8 +114,8 @@ def convert_saved_model(
             f"{name} {spec.dtype.name} {spec.shape}" for name, spec in [*inputs.items(), *outputs.items()]
         )
         raise UserError(
-            f"--saved_model {path}: a cleaner takes and gives float32 [batch, {SIDE}, {SIDE}, 3]; "
-            f"found {found}."
+            f"--saved_model {os.fspath(folder)}: a cleaner takes and gives float32 "
+            f"[batch, {SIDE}, {SIDE}, 3]; found {found}."
         )
     (argument,), (result,) = inputs, outputs
 
@@ -152,7 +147,8 @@ def convert_extractor(loaded: LoadedModel, output: str | os.PathLike[str], **_: 
             {
                 "outside": "grey; ink is at or below Otsu's threshold; with a = "
                 f"{HEIGHT / 2:g} / ({SPREAD[0]} standard deviations of the ink's rows) and b = "
-                f"{WIDTH / 2:g} / ({SPREAD[1]} of its columns), height times "
+                f"{WIDTH / 2:g} / ({SPREAD[1]} of its columns), 1/12 added to either variance and neither "
+                f"deviation less than {FLATTEST:g} times the other, height times "
                 f"a^{(1 + BALANCE) / 2:g} b^{(1 - BALANCE) / 2:g}, width times "
                 f"b^{(1 + BALANCE) / 2:g} a^{(1 - BALANCE) / 2:g}, averaged by area, the ink's mean "
                 f"in the middle of {HEIGHT}x{WIDTH}; 1 is ink, 0 is paper"
@@ -201,26 +197,21 @@ def convert_siamese(loaded: LoadedModel, output: str | os.PathLike[str], **_: An
 def _verification_metadata(loaded: LoadedModel) -> dict[str, str]:
     """Threshold, calibration and consistency on the run's validation writers, of the exported checkpoint.
 
-    Where the run did not evaluate at its step they are those of the evaluation with the lowest error.
     The threshold is the cosine at the equal error rate; the calibration makes a probability of "genuine" of a
     cosine; the consistency is the mean cosine of a writer's genuine signatures.
     """
-    path = _model_dir(loaded) / "metrics.jsonl"
-    found = [line for line in MetricsFile(path).lines("eval") if line.get("threshold_skilled") is not None]
+    found = record.evaluation_of(loaded.model_dir, loaded.step, "threshold_skilled")
     if not found:
         raise UserError(
-            f"{path}: no evaluation with forgeries, so no threshold; train with --mode=train_and_eval on a "
-            "set that has them."
+            f"{loaded.model_dir / 'metrics.jsonl'}: no evaluation with forgeries, so no threshold; train "
+            "with --mode=train_and_eval on a set that has them."
         )
-    # The first: mode "eval" once wrote its figures on other data below those of the run.
-    of_step = [line for line in found if line["step"] == loaded.step]
-    best = of_step[0] if of_step else min(found, key=lambda line: line["eer_skilled"])
-    metadata = {"signver.threshold": repr(float(best["threshold_skilled"]))}
-    if best.get("calibration_slope") is not None:
-        fitted = {key: best[f"calibration_{key}"] for key in ("slope", "offset")}
+    metadata = {"signver.threshold": repr(float(found["threshold_skilled"]))}
+    if found.get("calibration_slope") is not None:
+        fitted = {key: found[f"calibration_{key}"] for key in ("slope", "offset")}
         metadata["signver.calibration"] = json.dumps(fitted)
-    if best.get("consistency") is not None:
-        metadata["signver.consistency"] = repr(float(best["consistency"]))
+    if found.get("consistency") is not None:
+        metadata["signver.consistency"] = repr(float(found["consistency"]))
     return metadata
 
 
@@ -326,13 +317,8 @@ def _common_metadata(loaded: LoadedModel, model: str) -> dict[str, str]:
         "signver.model": model,
         "signver.experiment": loaded.experiment,
         "signver.checkpoint_sha256": _checkpoint_sha256(loaded.checkpoint),
-        "signver.git_commit": record.read(_model_dir(loaded)).get("git", {}).get("commit", ""),
+        "signver.git_commit": record.read(loaded.model_dir).get("git", {}).get("commit", ""),
     }
-
-
-def _model_dir(loaded: LoadedModel) -> pathlib.Path:
-    folder = pathlib.Path(loaded.checkpoint).parent
-    return folder if (folder / "run.json").exists() else folder.parent
 
 
 def _checkpoint_sha256(checkpoint: str) -> str:

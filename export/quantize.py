@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from export import bundle as bundles
+from training import options
 from training.data import location
 from training.errors import UserError
 
@@ -40,7 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--signatures", help="a signature data set; synthetic ones by default")
     location.add_argument(parser)
     parser.add_argument(
-        "--count", type=int, default=60, help="pages, crops and writers to measure on (default 60)"
+        "--count",
+        type=options.whole(1),
+        default=60,
+        help="pages, crops and writers to measure on (default 60)",
     )
     for kind, default in (("detector", 0.01), ("cleaner", 0.01), ("extractor", 0.005)):
         figure, sign = _DECISIVE[kind]
@@ -53,7 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--minimum_speedup", type=float, default=1.1, help="times faster that int8 must be (default 1.1)"
     )
-    parser.add_argument("--threads", type=int, default=0, help="cores to measure speed on; 0 takes all")
+    parser.add_argument(
+        "--threads", type=options.whole(0), default=0, help="cores to measure speed on; 0 takes all"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of synthetic pictures")
     parser.add_argument("--sign", metavar="KEY", help="PEM file, as for `export bundle`")
 

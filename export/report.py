@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import html
-import json
 import pathlib
+import shlex
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,18 +17,18 @@ from typing import Any
 import numpy as np
 
 from export import report_cleaner, report_extractor, report_pages
+from export.bundle import DEFAULT_SCORE
 from export.report_html import section, table, tiles
 from export.report_pages import Found, PageResult
-from export.report_plots import Series, line_chart, smooth
-from training import record
+from export.report_plots import Series, line_chart, points, smooth
+from training import options, record
 from training.data import location, tfrecord
 from training.data.page import Box
 from training.errors import UserError
-from training.files import atomic_file
+from training.files import atomic_file, read_json
 
 STYLE = pathlib.Path(__file__).with_name("report.css")
 # Above this score a found box is counted and drawn; AP looks at all of them.
-DEFAULT_SCORE = 0.3
 _USUAL_PAGES, _WORST_PAGES = 6, 6
 _UNDEFINED = "–"
 
@@ -67,7 +67,7 @@ class Run:
 
     @property
     def best(self) -> Mapping[str, Any]:
-        """The evaluation with the highest AP, whose checkpoint is exported; empty where none ran."""
+        """The evaluation with the highest AP: by default its checkpoint is exported. Empty where none ran."""
         measured = [line for line in self.evaluations if line.get("AP") is not None]
         return max(measured, key=lambda line: line["AP"], default={})
 
@@ -82,7 +82,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=pathlib.Path, required=True, help="the HTML file to write")
     parser.add_argument("--split", default="eval", help="split whose pages are shown (default eval)")
     parser.add_argument(
-        "--max_pages", type=int, default=200, help="pages of the split that are run (default 200)"
+        "--max_pages",
+        type=options.whole(1),
+        default=200,
+        help="pages of the split that are run (default 200)",
     )
     parser.add_argument(
         "--score", type=float, default=DEFAULT_SCORE, help="count and draw boxes from this score on"
@@ -113,7 +116,7 @@ def read_run(arguments: argparse.Namespace) -> Run:
     Raises:
       UserError: a file is missing or damaged; the message names it.
     """
-    metrics = _read_lines(arguments.model_dir / "metrics.jsonl")
+    metrics = record.MetricsFile(arguments.model_dir / "metrics.jsonl")
     arguments.data = location.locate_path(arguments.data)
     card = arguments.data / tfrecord.CARD
     label_map = arguments.data / tfrecord.LABEL_MAP
@@ -124,11 +127,11 @@ def read_run(arguments: argparse.Namespace) -> Run:
     return Run(
         record=record.read(arguments.model_dir),
         config=_read_text(arguments.model_dir / "params.yaml"),
-        train=[line for line in metrics if line["phase"] == "train"],
-        evaluations=[line for line in metrics if line["phase"] == "eval"],
-        card=_read_json(card) if card.exists() else {},
+        train=list(metrics.lines("train")),
+        evaluations=list(metrics.lines("eval")),
+        card=read_json(card) if card.exists() else {},
         classes=tfrecord.read_label_map(label_map) if label_map.exists() else _model_classes(arguments.onnx),
-        validation=_read_json(arguments.validation) if arguments.validation else {},
+        validation=read_json(arguments.validation) if arguments.validation else {},
         pages=report_pages.detect_pages(sdk_detector(arguments.onnx), chosen, arguments.score),
         score=arguments.score,
         model_megabytes=arguments.onnx.stat().st_size / 1e6,
@@ -267,33 +270,29 @@ def _gallery(title: str, results: Sequence[PageResult], classes: Mapping[int, st
 
 
 def _curves(report: Run) -> str:
-    loss = _points(report.train, "training_loss")
-    validation = _points(report.evaluations, "validation_loss")
+    loss = points(report.train, "training_loss")
+    validation = points(report.evaluations, "validation_loss")
     charts = [
         line_chart(
             "Loss",
             [
                 Series("training", smooth(loss, max(1, len(loss) // 50))),
                 Series("held-out", validation, marks=True),
-                Series("classification part", _points(report.train, "cls_loss")),
+                Series("classification part", points(report.train, "cls_loss")),
             ],
             "step",
         ),
-        line_chart("Learning rate", [Series("rate", _points(report.train, "learning_rate"))], "step"),
+        line_chart("Learning rate", [Series("rate", points(report.train, "learning_rate"))], "step"),
         line_chart(
             "Average precision on held-out pages",
-            [Series(name, _points(report.evaluations, name), marks=True) for name in ("AP50", "AP", "AP75")],
+            [Series(name, points(report.evaluations, name), marks=True) for name in ("AP50", "AP", "AP75")],
             "step",
         ),
         line_chart(
-            "Images a second", [Series("training", _points(report.train, "images_per_second"))], "step"
+            "Images a second", [Series("training", points(report.train, "images_per_second"))], "step"
         ),
     ]
     return f"<div class='charts'>{''.join(charts)}</div>"
-
-
-def _points(lines: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
-    return [(line["step"], line[key]) for line in lines if line.get(key) is not None]
 
 
 def _precision_table(report: Run) -> str:
@@ -399,8 +398,8 @@ def _again(report: Run) -> str:
 
 def _command(run_record: Mapping[str, Any]) -> str:
     program, *arguments = run_record.get("command") or ["train.py"]
-    quoted = [f"'{one}'" if any(sign in one for sign in " {}[]*") else one for one in arguments]
-    return " ".join(["python -m training.train" if program == "train.py" else program, *quoted])
+    command = ["python", "-m", "training.train"] if program == "train.py" else [program]
+    return shlex.join([*command, *arguments])
 
 
 def _fraction(value: float | None) -> str:
@@ -429,23 +428,3 @@ def _read_text(path: pathlib.Path) -> str:
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; name the folder of a finished run.") from error
-
-
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        value = json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not JSON ({error}); make it anew.") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: expected a JSON object, found a {type(value).__name__}.")
-    return value
-
-
-def _read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
-    lines = []
-    for number, text in enumerate(_read_text(path).splitlines(), start=1):
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: not JSON ({error.msg}); delete that line.") from error
-    return lines

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import html
-import json
 import pathlib
 import statistics
 import time
@@ -15,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from export.report_html import picture, section, table, tiles
-from export.report_plots import Series, line_chart, smooth
+from export.report_plots import Series, line_chart, points, smooth
 from signver import Cleaner, SignVerError
 from training import record
 from training.cleaner import metrics
@@ -23,6 +22,7 @@ from training.cleaner.baselines import BASELINES
 from training.cleaner.input import UNTOUCHED_EVERY, evaluation_pairs, load_bank
 from training.cleaner.noise import NoiseLevels
 from training.errors import UserError
+from training.files import read_json
 
 _SHOWN = 12
 _FIGURES = ("psnr", "ssim", "rmse", "ink_precision", "ink_recall", "ink_f1", "ink_f1_untouched")
@@ -70,9 +70,7 @@ def read_run(
         cleaner = Cleaner().load(onnx)
     except SignVerError as error:
         raise UserError(f"--cleaner_onnx {error}") from error
-    lines = [
-        json.loads(line) for line in (model_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+    logged = record.MetricsFile(model_dir / "metrics.jsonl")
     bank = load_bank(f"{data}/eval*")
     # Evenly through the writers, a multiple of what keeps every eighth pair an untouched one.
     chosen = [
@@ -94,9 +92,9 @@ def read_run(
     places = np.linspace(0, len(chosen) - 1, min(_SHOWN, len(chosen))).round().astype(int)
     return CleanerRun(
         record=record.read(model_dir),
-        train=[line for line in lines if line["phase"] == "train"],
-        evaluations=[line for line in lines if line["phase"] == "eval"],
-        validation=json.loads(validation.read_text(encoding="utf-8")) if validation else {},
+        train=list(logged.lines("train")),
+        evaluations=list(logged.lines("eval")),
+        validation=read_json(validation) if validation else {},
         figures=figures,
         samples=[
             (chosen[place][1], answers[place], clean[place]) for place in dict.fromkeys(places.tolist())
@@ -135,15 +133,15 @@ def render(run: CleanerRun) -> str:
     charts = "".join(
         line_chart(title, series, "step", from_zero=zero)
         for title, series, zero in (
-            ("Loss", [Series("training", smooth(_points(run.train, "training_loss"), 5))], True),
+            ("Loss", [Series("training", smooth(points(run.train, "training_loss"), 5))], True),
             (
                 "PSNR on held-out writers, dB",
-                [Series("PSNR", _points(run.evaluations, "psnr"), marks=True)],
+                [Series("PSNR", points(run.evaluations, "psnr"), marks=True)],
                 False,
             ),
             (
                 "Ink F1 on held-out writers",
-                [Series("F1", _points(run.evaluations, "ink_f1"), marks=True)],
+                [Series("F1", points(run.evaluations, "ink_f1"), marks=True)],
                 False,
             ),
         )
@@ -179,7 +177,3 @@ def _figure(value: float | None, key: str) -> str:
     if value is None:
         return "–"
     return f"{value:.2f}" if key in ("psnr", "rmse") else f"{value:.3f}"
-
-
-def _points(lines: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
-    return [(line["step"], line[key]) for line in lines if line.get(key) is not None]

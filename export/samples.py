@@ -8,17 +8,17 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator
 
-import cv2
 import numpy as np
 from PIL import Image
 
+from training.cleaner.input import shrink
 from training.cleaner.noise import SIDE, Draws, NoiseLevels, make_pair
 from training.data import signatures
 from training.data.page import Page
 from training.data.synthetic.page import synthesize_page
 
-# Numbers of writers from here on are in no training set of `synthesize signatures`.
-FIRST_WRITER = 400_000
+# Numbers of writers from here on are in no set of `synthesize signatures`.
+FIRST_WRITER = signatures.MOST_WRITERS
 
 
 def pages(count: int, seed: int) -> Iterator[Page]:
@@ -37,10 +37,8 @@ def crop_pairs(count: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]
 def pairs_of(pages: Iterable[Page], seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """As `crop_pairs`, of pages of a signature set."""
     for number, ink in enumerate(signatures.inked(pages)):
-        scale = min(1.0, 320 / max(ink.shape))
-        small = cv2.resize(ink, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         noisy, clean = np.empty((2, SIDE, SIDE), np.uint8)
-        make_pair(small, NoiseLevels(), Draws(seed, number), noisy, clean)
+        make_pair(shrink(ink), NoiseLevels(), Draws(seed, number), noisy, clean)
         yield noisy, clean
 
 

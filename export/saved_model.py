@@ -84,6 +84,24 @@ def fit(image: tf.Tensor, size: list[int]) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.ensure_shape(pixels, [None, *size, 3]), fitted
 
 
+def load_served(folder: str | os.PathLike[str]) -> Any:
+    """A loaded SavedModel that has a serving_default: its `signatures` work as long as it is kept.
+
+    Raises:
+      UserError: no SavedModel, a damaged one, or one that serves nothing.
+    """
+    path = pathlib.Path(folder)
+    if not (path / "saved_model.pb").is_file():
+        raise UserError(f"--saved_model {path}: no saved_model.pb in this folder.")
+    try:
+        saved = tf.saved_model.load(str(path))
+    except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
+        raise UserError(f"--saved_model {path}: cannot be loaded ({str(error)[:200]}).") from error
+    if "serving_default" not in saved.signatures:
+        raise UserError(f"--saved_model {path}: it has no serving_default.")
+    return saved
+
+
 def save_weights(loaded: LoadedModel, output: str | os.PathLike[str]) -> pathlib.Path:
     """Writes a folder that `task.init_checkpoint` takes: weights and moving statistics, no optimizer.
 

@@ -26,7 +26,7 @@ import onnx
 import onnxruntime
 from PIL import Image
 
-from export.saved_model import DETECTOR_OUTPUTS, DetectorModule
+from export.saved_model import DETECTOR_OUTPUTS, DetectorModule, load_served
 from signver import Detector, SignVerError
 from signver.images import as_rgb, reduce_page
 from training.errors import UserError
@@ -98,6 +98,16 @@ class Report:
         """How many `rounded` may be; one box too many hides two."""
         return 2 + int(_ROUNDED_SHARE * self.detections)
 
+    def differences(self) -> list[tuple[str, float, float]]:
+        """What is measured, how much it differs, and by how much it may."""
+        return [
+            ("raw box outputs", self.raw_boxes, RAW_LIMIT),
+            ("raw class logits", self.raw_logits, RAW_LIMIT),
+            ("raw outputs, relative RMS", self.raw_relative, RELATIVE_LIMIT),
+            ("box coordinate, pixels", self.box_pixels, BOX_LIMIT_PIXELS),
+            ("score", self.score, SCORE_LIMIT),
+        ]
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, with the limits beside the figures."""
         limits = {
@@ -115,11 +125,7 @@ class Report:
     def text(self) -> str:
         """The report as a table."""
         rows = [
-            ("raw box outputs", self.raw_boxes, RAW_LIMIT),
-            ("raw class logits", self.raw_logits, RAW_LIMIT),
-            ("raw outputs, relative RMS", self.raw_relative, RELATIVE_LIMIT),
-            ("box coordinate, pixels", self.box_pixels, BOX_LIMIT_PIXELS),
-            ("score", self.score, SCORE_LIMIT),
+            *self.differences(),
             ("detections without partner", self.unmatched, 0),
             ("… by an overlap on the edge", self.rounded, self.most_rounded),
             ("same place, other class", self.other_class, 0),
@@ -168,16 +174,16 @@ def validate_saved_model(
     """
     import tensorflow as tf
 
-    if not (pathlib.Path(saved_model) / "saved_model.pb").is_file():
-        raise UserError(f"--saved_model {os.fspath(saved_model)}: no saved_model.pb in this folder.")
-    served = tf.saved_model.load(os.fspath(saved_model)).signatures.get("serving_default")
-    if served is None or set(served.structured_outputs) != set(DETECTOR_OUTPUTS):
+    saved = load_served(saved_model)
+    served = saved.signatures["serving_default"]
+    if set(served.structured_outputs) != set(DETECTOR_OUTPUTS):
         raise UserError(
             f"--saved_model {os.fspath(saved_model)}: no detector of `python -m export saved_model`."
         )
 
     def trained(pixels: np.ndarray) -> dict[str, np.ndarray]:
-        return {name: value.numpy() for name, value in served(image=tf.constant(pixels)).items()}
+        found = saved.signatures["serving_default"](image=tf.constant(pixels))
+        return {name: value.numpy() for name, value in found.items()}
 
     return compare(trained, onnx_file, images, minimum_detections, seed)
 
@@ -227,25 +233,33 @@ def load_pages(paths: Sequence[str], limit: int) -> list[Image.Image]:
 
 def synthetic_pages(count: int, seed: int) -> list[Image.Image]:
     """Pages of the generator's evaluation writers."""
-    from training.data.synthetic.page import synthesize_page
+    from export import samples
 
-    pages = [synthesize_page(seed, index, evaluation=True) for index in range(count)]
-    return [Image.open(io.BytesIO(page.image)).convert("RGB") for page in pages]
+    return [Image.open(io.BytesIO(page.image)).convert("RGB") for page in samples.pages(count, seed)]
 
 
 def serve(saved_model: str | os.PathLike[str]) -> Callable[[np.ndarray], np.ndarray]:
     """The function of a SavedModel with one input and one output.
 
     Raises:
-      UserError: no SavedModel in this folder.
+      UserError: no SavedModel in this folder, or one with more inputs or outputs.
     """
     import tensorflow as tf
 
-    if not (pathlib.Path(saved_model) / "saved_model.pb").is_file():
-        raise UserError(f"--saved_model {os.fspath(saved_model)}: no saved_model.pb in this folder.")
-    served = tf.saved_model.load(os.fspath(saved_model)).signatures["serving_default"]
-    (argument,), (result,) = served.structured_input_signature[1], served.structured_outputs
-    return lambda pixels: served(**{argument: tf.constant(pixels)})[result].numpy()
+    saved = load_served(saved_model)
+    served = saved.signatures["serving_default"]
+    arguments, results = list(served.structured_input_signature[1]), list(served.structured_outputs)
+    if len(arguments) != 1 or len(results) != 1:
+        raise UserError(
+            f"--saved_model {os.fspath(saved_model)}: it takes {', '.join(arguments)} and gives "
+            f"{', '.join(results)}; one input and one output were expected."
+        )
+
+    def serve_one(pixels: np.ndarray) -> np.ndarray:
+        found = saved.signatures["serving_default"](**{arguments[0]: tf.constant(pixels)})
+        return found[results[0]].numpy()
+
+    return serve_one
 
 
 def table(heading: str, rows: Sequence[tuple[str, float, float]], failures: Sequence[str]) -> str:
@@ -254,6 +268,15 @@ def table(heading: str, rows: Sequence[tuple[str, float, float]], failures: Sequ
     lines += [f"{name:28} {value:12.3g} {limit:12.3g}" for name, value, limit in rows]
     verdict = "FAILED" if failures else "PASSED"
     return "\n".join([*lines, "", verdict, *(f"  {failure}" for failure in failures)])
+
+
+def beyond(rows: Sequence[tuple[str, float, float]]) -> list[str]:
+    """A sentence for each (name, found, limit) that is over its limit, or not a number."""
+    return [
+        f"{name}: differs by {found:.3g}; the limit is {limit:g}."
+        for name, found, limit in rows
+        if not found <= limit
+    ]
 
 
 def largest_difference(found: np.ndarray, expected: np.ndarray) -> float:
@@ -449,16 +472,7 @@ def _judge(report: Report, minimum: int) -> None:
             f"only {report.detections} detections over {COMPARED_SCORE} on {report.pages} pages, {minimum} "
             "are needed: train longer or give more pages, an empty comparison proves nothing."
         )
-    checks = [
-        ("raw box outputs", report.raw_boxes, RAW_LIMIT),
-        ("raw class logits", report.raw_logits, RAW_LIMIT),
-        ("raw outputs, as relative RMS on random pixels,", report.raw_relative, RELATIVE_LIMIT),
-        ("box coordinates, in pixels,", report.box_pixels, BOX_LIMIT_PIXELS),
-        ("scores", report.score, SCORE_LIMIT),
-    ]
-    for name, value, limit in checks:
-        if not value <= limit:
-            report.failures.append(f"{name} differ by {value:.3g}; the limit is {limit:g}.")
+    report.failures += beyond(report.differences())
     if report.rounded > report.most_rounded:
         report.failures.append(
             f"{report.rounded} detections have no partner because overlaps stand on suppression's edge; more "

@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from export.validate import largest_difference, relative_difference, serve, table
+from export.validate import beyond, largest_difference, relative_difference, serve, table
 from signver import Cleaner, SignVerError
 from signver.cleaner import SIDE, fit_crop
 from training.errors import UserError
@@ -58,6 +58,14 @@ class Report:
         """Whether the file may be shipped."""
         return not self.failures
 
+    def differences(self) -> list[tuple[str, float, float]]:
+        """What is measured, how much it differs, and by how much it may."""
+        return [
+            ("value, 0..1", self.value, VALUE_LIMIT),
+            ("random pixels, relative RMS", self.relative, RELATIVE_LIMIT),
+            ("SDK, grey levels", self.sdk_grey, 1),
+        ]
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, with the limits beside the figures."""
         limits = {"value": VALUE_LIMIT, "relative": RELATIVE_LIMIT, "sdk_grey": 1}
@@ -65,13 +73,8 @@ class Report:
 
     def text(self) -> str:
         """The report as a table."""
-        rows = [
-            ("value, 0..1", self.value, VALUE_LIMIT),
-            ("random pixels, relative RMS", self.relative, RELATIVE_LIMIT),
-            ("SDK, grey levels", self.sdk_grey, 1),
-        ]
         heading = f"{self.crops} crops compared, {self.with_ink} with ink in the answer"
-        return table(heading, rows, self.failures)
+        return table(heading, self.differences(), self.failures)
 
 
 def validate_cleaner(
@@ -156,11 +159,4 @@ def _judge(report: Report, minimum: int) -> None:
             f"only {report.with_ink} of {report.crops} answers hold ink, {minimum} are needed: train longer "
             "or give more crops; blank answers are equal whatever the weights."
         )
-    checks = [
-        ("values", report.value, VALUE_LIMIT),
-        ("answers to random pixels, as relative RMS,", report.relative, RELATIVE_LIMIT),
-        ("the SDK's grey levels", report.sdk_grey, 1),
-    ]
-    for name, value, limit in checks:
-        if not value <= limit:
-            report.failures.append(f"{name} differ by {value:.3g}; the limit is {limit:g}.")
+    report.failures += beyond(report.differences())

@@ -7,8 +7,15 @@
 set -euo pipefail
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-if [ $# -ne 2 ] || [ "$1" = --help ]; then
-  sed -n '2,6s/^# \{0,1\}//p' "$0" >&2
+usage() {
+  sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+}
+if [ "${1:-}" = -h ] || [ "${1:-}" = --help ]; then
+  usage
+  exit 0
+fi
+if [ $# -ne 2 ]; then
+  usage >&2
   exit 2
 fi
 model_dir=$(realpath -m "$1") data=$(realpath -m "$2")

@@ -7,7 +7,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 usage() {
   cat <<'TEXT'
 usage: scripts/finetune.sh detector SOURCE OUTPUT     SOURCE: a YOLO folder, or the JSON file of a COCO export
-       scripts/finetune.sh extractor SOURCE OUTPUT    SOURCE: WRITER/genuine and WRITER/forged folders, or CEDAR
+       scripts/finetune.sh extractor SOURCE OUTPUT    SOURCE: WRITER/genuine and WRITER/forged folders, or CEDAR;
+                                                      without forgeries there is no threshold, so they are needed
 
 Converts the source (OUTPUT/data: a fifth of the documents or writers is held out), trains from models/weights,
 exports ONNX, proves it, and leaves everything in OUTPUT; the same command goes on where it was interrupted.
@@ -61,8 +62,18 @@ if [ ! -e "$output/data" ]; then
       ;;
   esac
 fi
-held_out=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["splits"]["eval"]["documents"])' \
-  "$output/data/dataset_card.json" 2>/dev/null || true)
+held_out_card() { # held_out_card EXPRESSION: of what the data set's card says of the held-out split
+  python -c "import json, sys; card = json.load(open(sys.argv[1]))['splits']['eval']; print($1)" \
+    "$output/data/dataset_card.json" 2>/dev/null || true
+}
+if [ "$model" = extractor ] && [ "$(held_out_card "card['boxes'].get('forged', 0)")" = 0 ]; then
+  printf 'error: %s: no forgery among the writers held out, so no threshold could be told.
+' "$source" >&2
+  printf 'Give WRITER/forged folders too, for several writers; without any, keep to the model that ships.
+' >&2
+  exit 2
+fi
+held_out=$(held_out_card "card['documents']")
 if [ "${held_out:-5}" -lt 5 ]; then
   printf 'warning: documents or writers held out: %s. What is measured on so few says little, and an extractor takes\n' \
     "$held_out" >&2

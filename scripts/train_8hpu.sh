@@ -27,7 +27,7 @@ environment:
   SSH_PORT=3022        port of the containers' ssh
   NETWORK=eth0         interface between the hosts
   SIGNVER_DATA=folder  stands for the data/ of the configs, on every host
-  MODEL_DIR=runs/MODEL where checkpoints go
+  MODEL_DIR=runs/MODEL where checkpoints go (runs/MODEL-cpu for DEVICE=cpu)
   CORES_PER_CARD=6     default: physical cores of a socket of this host over its processes
   HANG_SECONDS=60      a rank that the others wait for longer ends the job
   PREFLIGHT=yes        first python -m training.preflight with the same config; what it blocks is not started
@@ -66,6 +66,8 @@ esac
 to_root VENV HOSTFILE MODEL_DIR SIGNVER_DATA MPI_ROOT TF_RECIPE_CACHE_PATH
 device=${DEVICE:-hpu} config=${CONFIG:-8hpu}
 case $device in hpu | cpu) ;; *) wrong "DEVICE='$device': hpu or cpu" ;; esac
+# What the tiny model leaves must not stand where the real one will go on.
+[ "$device" = hpu ] || MODEL_DIR=${MODEL_DIR:-runs/$model-cpu}
 [ -z "${HOSTS:-}" ] || [ -z "${HOSTFILE:-}" ] || wrong "HOSTS and HOSTFILE say the same; set one"
 
 # Prints the slots of a hostfile: of all hosts, of the first one, of the fullest one. As mpirun counts them: a host

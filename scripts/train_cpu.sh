@@ -1,14 +1,21 @@
 #!/usr/bin/env bash
 # Trains the detector on a CPU: configs/detector/cpu.yaml on a data set of your own.
 #
-#   scripts/train_cpu.sh data/signverod runs/detector [more arguments of training.train]
+#   scripts/train_cpu.sh data/signverod runs/detector [more arguments of training.train, --params_override too]
 #
 # The same command again continues an interrupted run.
 set -euo pipefail
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-if [ $# -lt 2 ] || [ "$1" = --help ]; then
-  sed -n '2,6s/^# \{0,1\}//p' "$0" >&2
+usage() {
+  sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+}
+if [ "${1:-}" = -h ] || [ "${1:-}" = --help ]; then
+  usage
+  exit 0
+fi
+if [ $# -lt 2 ]; then
+  usage >&2
   exit 2
 fi
 data=$(realpath -m "$1") model_dir=$(realpath -m "$2")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-import tempfile
+import secrets
 
 from signver.errors import SignVerError
 
@@ -16,20 +16,16 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
       SignVerError: the folder cannot be written, or the disk is full.
     """
     target = pathlib.Path(path)
-    temporary = None
+    # Not by `tempfile`: its files are private, and what the user's umask says can only be asked by
+    # changing it, for all threads.
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        # mkstemp makes private files; a result is as readable as the user's umask says.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, target)
-        temporary = None
+        try:
+            with open(temporary, "xb") as stream:
+                stream.write(data)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise SignVerError(f"cannot write {target}: {error.strerror or error}.") from error
-    finally:
-        if temporary is not None:
-            pathlib.Path(temporary).unlink(missing_ok=True)

@@ -49,7 +49,7 @@ class SignatureIndex:
 
     def __init__(self, model: str = "", backend: Backend = "auto"):
         self.model = model
-        self._backend = backend
+        self.backend = backend
         self._lock = threading.Lock()
         # Replaced as a whole, never changed: a search that runs meanwhile sees one state.
         self._writers: dict[str, np.ndarray] = {}
@@ -137,7 +137,7 @@ class SignatureIndex:
                     f"query of {list(np.shape(query))} values; expected one embedding of {self.length}."
                 )
             if self._searcher is None or self._searcher.consistency != consistency:
-                self._searcher = _Searcher(self._writers, self._backend, consistency)
+                self._searcher = _Searcher(self._writers, self.backend, consistency)
             searcher = self._searcher
         return searcher.search(rows[0], count)
 

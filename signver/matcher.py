@@ -123,7 +123,7 @@ class Matcher:
         Raises:
           SignVerError: missing, damaged, or made by another model than the one at hand.
         """
-        self.index = SignatureIndex.load(model_path, self.index.model)
+        self.index = SignatureIndex.load(model_path, self.index.model, self.index.backend)
 
 
 def _check_lengths(one: int, two: int) -> None:

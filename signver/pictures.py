@@ -129,12 +129,15 @@ def _place(file: str | pathlib.Path) -> str:
 
 
 def _free(stem: str, taken: set[str]) -> str:
-    """The first of stem, stem_2, stem_3 that is not taken; now it is."""
+    """The first of stem, stem_2, stem_3 that is not taken; now it is.
+
+    Case makes no difference, as it makes none in the folders of Windows and macOS.
+    """
     free, number = stem, 1
-    while free in taken:
+    while free.casefold() in taken:
         number += 1
         free = f"{stem}_{number}"
-    taken.add(free)
+    taken.add(free.casefold())
     return free
 
 

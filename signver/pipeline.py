@@ -74,6 +74,8 @@ class Pipeline:
         threads: int = 0,
         *,
         public_key: str | os.PathLike[str] | None = None,
+        score_threshold: float | None = None,
+        threshold: float | None = None,
     ) -> Pipeline:
         """The models of a bundle, verified now, each loaded when it is first needed.
 
@@ -81,6 +83,7 @@ class Pipeline:
           bundle: its folder, or an opened one; None takes the one that ships with the package.
           threads: cores that one call may use; 0 lets ONNX Runtime take all.
           public_key: as for `Bundle.load`, which opens the bundle; an opened one takes none.
+          score_threshold, threshold: as for the class.
 
         Raises:
           SignVerError: as `Bundle.load`; a key for a bundle that is open already.
@@ -94,6 +97,8 @@ class Pipeline:
             detector=lambda: opened.detector(threads),
             cleaner=(lambda: opened.cleaner(threads)) if opened.has("cleaner") else None,
             extractor=lambda: opened.extractor(threads),
+            score_threshold=score_threshold,
+            threshold=threshold,
         )
 
     @property

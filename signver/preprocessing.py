@@ -21,7 +21,7 @@ FLATTEST = 1 / 8
 _LEAST_INK = 16
 _MOST_INK = 0.6
 # Larger pictures are averaged in whole blocks first: the result has 192 columns.
-_LONGEST = 4096
+LONGEST = 4096
 
 
 def normalise_signature(picture: Picture) -> np.ndarray:
@@ -37,7 +37,7 @@ def normalise_signature(picture: Picture) -> np.ndarray:
       SignVerError: the picture cannot be read, or holds no signature.
     """
     image = as_rgb(picture)
-    factor = -(-max(image.size) // _LONGEST)
+    factor = -(-max(image.size) // LONGEST)
     grey = np.asarray((image.reduce(factor) if factor > 1 else image).convert("L"))
     threshold = otsu(grey)
     found = grey <= threshold

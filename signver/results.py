@@ -20,7 +20,7 @@ class Candidate:
 
     Attributes:
       identity: the enrolled name.
-      similarity: cosine with the mean of the writer's references, -1..1.
+      similarity: to the writer's references together (`signver.index.Template`); with one, its cosine.
       genuine: whether it reaches the threshold.
       probability: of being genuine, 0..1, where forgeries are as frequent as genuine ones; None where the
         extractor has no calibration.

@@ -68,8 +68,9 @@ def visualize_boxes(
     draw = ImageDraw.Draw(page)
     width = _line_width(page)
     font = fitting_font(6 * width)
+    kept = list(_kept(boxes, scores, threshold))
     try:
-        for box, score, number in _kept(boxes, scores, threshold):
+        for box, score, number in kept:
             left, top, right, bottom = _pixels(box, page.size, 0.0)
             draw.rectangle([left, top, right - 1, bottom - 1], outline=color, width=width)
             words = (

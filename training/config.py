@@ -12,7 +12,7 @@ import importlib
 import pathlib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -33,7 +33,7 @@ EXPERIMENTS: dict[str, str] = {
 }
 
 
-def load(name: str, config_files: Iterable[str] = (), overrides: str = "") -> Experiment:
+def load(name: str, config_files: Iterable[str] = (), overrides: str | Sequence[str] = ()) -> Experiment:
     """Builds an experiment: its defaults, then each file, then the overrides, later wins.
 
     A file may start with `base: other.yaml` (relative to itself), which is applied before it.
@@ -41,7 +41,7 @@ def load(name: str, config_files: Iterable[str] = (), overrides: str = "") -> Ex
     Args:
       name: a key of `EXPERIMENTS`.
       config_files: YAML files.
-      overrides: YAML text, e.g. `{trainer: {train_steps: 100}}`.
+      overrides: YAML text, e.g. `{trainer: {train_steps: 100}}`, or several, of which later ones win.
 
     Raises:
       UserError: unknown experiment, file, key, or a value of the wrong type.
@@ -51,8 +51,8 @@ def load(name: str, config_files: Iterable[str] = (), overrides: str = "") -> Ex
     for file in config_files:
         for path, values in _read(pathlib.Path(file), ()):
             apply(experiment, values, str(path))
-    if overrides:
-        apply(experiment, _parse(overrides, "--params_override"), "--params_override")
+    for override in [overrides] if isinstance(overrides, str) else overrides:
+        apply(experiment, _parse(override, "--params_override"), "--params_override")
     return experiment
 
 
@@ -110,7 +110,9 @@ def _read(path: pathlib.Path, above: tuple[pathlib.Path, ...]) -> list[tuple[pat
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"config file {path}: {error.strerror}.") from error
+        raise UserError(f"--config_file {path}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--config_file {path}: no text in UTF-8.") from error
     values = _parse(text, str(path))
     base = values.pop("base", None)
     files = [] if base is None else _read(path.parent / str(base), (*above, path.resolve()))

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 CHOICES = ("auto", "cpu", "gpu", "hpu")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-# What multiplies bfloat16 matrices in hardware; without it bfloat16 on a CPU is slower than float32.
 # PCI's number for Habana, as the kernel shows it.
 _HABANA = "0x1da3"
+# What multiplies bfloat16 matrices in hardware; without it bfloat16 on a CPU is slower than float32.
 _BFLOAT16_CPU_FLAGS = ("amx_bf16", "avx512_bf16")
 # The last SynapseAI with TensorFlow, and the TensorFlow that it is built for.
 SUPPORTED = {"SynapseAI": "1.14.0", "TensorFlow": "2.15.0"}

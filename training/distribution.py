@@ -15,8 +15,6 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from training.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,6 +23,13 @@ if TYPE_CHECKING:
 _LOWEST = 19
 # Set by Open MPI's mpirun for each process it starts; Horovod's own launcher sets the second.
 _SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "HOROVOD_SIZE")
+
+
+def cores() -> int:
+    """Cores that this process may use; all of the machine where the system does not say."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _launched_size() -> int:
@@ -70,7 +75,7 @@ def _give_way(threads: set[str]) -> None:
     With several cores a rank, as beside a card, nothing is changed: there it must not wait for the input's
     threads.
     """
-    if not threads or len(os.sched_getaffinity(0)) > 1:
+    if not threads or cores() > 1:
         return
     for thread in threads:
         # It may have ended; a system that forbids the change trains slower, not wrong.
@@ -148,14 +153,6 @@ def average_variables(variables: Sequence[tf.Variable]) -> None:
 def of_chief(value: Any) -> Any:
     """What the chief passed, given to all."""
     return gather(value)[0]
-
-
-def mean(value: float) -> float:
-    """Mean of a number over all processes."""
-    horovod = _horovod()
-    if horovod is None:
-        return float(value)
-    return float(np.mean(horovod.allgather_object(float(value))))
 
 
 def gather(value: Any) -> list[Any]:

@@ -121,6 +121,7 @@ def learning_rate_config(schedule: Schedule, batch: int, steps: int) -> dict:
 def _check(schedule: Schedule, batch: int) -> None:
     rules = [
         (batch >= 1, f"task.train_data.global_batch_size must be at least 1, found {batch}"),
+        (schedule.base_batch >= 1, f"schedule.base_batch must be at least 1, found {schedule.base_batch}"),
         (schedule.epochs > 0, f"schedule.epochs must be positive, found {schedule.epochs}"),
         (
             schedule.learning_rate > 0,
@@ -138,6 +139,10 @@ def _check(schedule: Schedule, batch: int) -> None:
         (
             min(schedule.evaluations, schedule.checkpoints) >= 1,
             "schedule.evaluations and .checkpoints start at 1",
+        ),
+        (
+            schedule.steps_per_loop >= 0,
+            f"schedule.steps_per_loop cannot be negative, found {schedule.steps_per_loop}",
         ),
     ]
     for holds, message in rules:

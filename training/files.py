@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import pathlib
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from training.errors import UserError
@@ -23,22 +24,16 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
       UserError: the folder cannot be written, or the disk is full.
     """
     target = pathlib.Path(path)
-    temporary = None
+    temporary = _beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        os.close(handle)
-        temporary = pathlib.Path(name)
+        temporary.touch(exist_ok=False)
         yield temporary
-        # mkstemp makes private files; a result is as readable as the user's umask says.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
         os.replace(temporary, target)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
-        if temporary is not None:
+        with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
@@ -50,28 +45,61 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
       UserError: the parent folder cannot be written, or the disk is full.
     """
     target = pathlib.Path(path)
-    temporary = None
+    temporary = _beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        temporary.mkdir()
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
         if target.exists():
             shutil.rmtree(target)
         os.replace(temporary, target)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _beside(target: pathlib.Path) -> pathlib.Path:
+    """A hidden name in the target's folder that nobody else has.
+
+    Not by `tempfile`: what it makes is private, and what the user's umask says can only be asked by
+    changing it, for all threads.
+    """
+    return target.with_name(f".{target.name}.{secrets.token_hex(6)}")
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes `value` as indented JSON with sorted keys, atomically."""
+    """Writes `value` as indented JSON with sorted keys, atomically; what is not finite becomes null."""
     with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        text = json.dumps(_finite(value), indent=2, sort_keys=True, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    """The same without NaN and infinity, which JSON has not."""
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+      UserError: no such file, no JSON, or JSON of another kind.
+    """
+    name = os.fspath(path)
+    try:
+        value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{name}: {error.strerror}.") from error
+    except ValueError as error:
+        raise UserError(f"{name}: not JSON ({error}); make it anew.") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{name}: expected a JSON object, found a {type(value).__name__}.")
+    return value
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

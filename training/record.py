@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
+import math
 import pathlib
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from training import distribution
 from training.errors import UserError
-from training.files import write_json
+from training.files import atomic_file, write_json
 
 if TYPE_CHECKING:
     from training.data.records import RecordIndex
@@ -99,11 +101,75 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{folder}: no run here ({path.name}: {error.strerror}). Train first.") from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise UserError(f"{path}: not JSON ({error}). Restore it or train anew.") from error
     if not isinstance(record, dict) or "experiment" not in record:
         raise UserError(f"{path}: not a run record; the key 'experiment' is missing.")
     return record
+
+
+class MetricsFile:
+    """`metrics.jsonl`: one JSON object a line with `step`, `time`, `phase` ("train", "eval") and the figures.
+
+    `measured.jsonl` is written alike, by mode "eval" alone: phase "measured", also `checkpoint` and `data`.
+    A resumed run drops the lines after its first step, which it is about to compute again.
+    """
+
+    def __init__(self, path: pathlib.Path, first_step: int | None = None):
+        self._path = path
+        if first_step is not None and path.exists() and distribution.is_chief():
+            kept = [line for line in self.lines() if line["step"] <= first_step]
+            with atomic_file(path) as temporary:
+                temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+    def write(self, phase: str, step: int, values: dict[str, float], **details: Any) -> None:
+        """Appends one line; values that are not finite become null, as JSON has no NaN."""
+        finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
+        line = {"step": step, "time": time.time(), "phase": phase, **details, **finite}
+        with open(self._path, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+    def last(self, phase: str, step: int) -> dict[str, float]:
+        """The figures written for a phase at a step; empty where there are none."""
+        found = [line for line in self.lines(phase) if line["step"] == step]
+        return (
+            {key: found[-1][key] for key in found[-1] if key not in ("step", "time", "phase")}
+            if found
+            else {}
+        )
+
+    def lines(self, phase: str | None = None) -> Iterator[dict[str, Any]]:
+        """The lines of a phase, or all, in the order of the file; none where there is no file."""
+        if not self._path.exists():
+            return
+        for text in self._path.read_text(encoding="utf-8").splitlines():
+            # A process killed while it wrote leaves half a line.
+            with contextlib.suppress(json.JSONDecodeError):
+                line = json.loads(text)
+                if phase in (None, line["phase"]):
+                    yield line
+
+
+def evaluation_of(folder: pathlib.Path, step: int, needed: str | None = None) -> dict[str, Any]:
+    """The evaluation in `metrics.jsonl` that tells of the checkpoint of a step.
+
+    The one at that step; else, as between two of them, the last before it; else the first after it. Empty
+    where the run never evaluated.
+
+    Args:
+      folder: of the run.
+      step: of the checkpoint.
+      needed: a figure that it must have.
+    """
+    lines = [
+        line
+        for line in MetricsFile(folder / "metrics.jsonl").lines("eval")
+        if needed is None or line.get(needed) is not None
+    ]
+    # The first of a step: mode "eval" once wrote its figures on other data below those of the run.
+    of_step = [line for line in lines if line["step"] == step]
+    before = [line for line in lines if line["step"] < step]
+    return (of_step or before[-1:] or lines or [{}])[0]
 
 
 def _versions() -> dict[str, str]:

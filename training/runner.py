@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
-import json
 import math
 import os
 import pathlib
@@ -32,9 +31,7 @@ from training import config, device, distribution, heartbeat, record
 from training.data import records
 from training.errors import UserError
 from training.experiment import Experiment, resolve
-from training.files import atomic_file
 
-MODES = ("train", "eval", "train_and_eval")
 # Figures that the line after an evaluation shows; metrics.jsonl holds all.
 _SHOWN = ("AP", "AP50", "psnr", "ssim", "ink_f1", "ink_f1_untouched", "eer_skilled", "eer_random")
 
@@ -43,10 +40,13 @@ class TrainingDivergedError(UserError):
     """The loss is NaN, infinite or beyond `trainer.loss_upper_bound`."""
 
     exit_code = 1
+    status = "diverged"
 
 
 class PreemptedError(Exception):
     """SIGTERM arrived; the state is saved."""
+
+    status = "saved"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +71,12 @@ class LoadedModel:
     def step(self) -> int:
         """Training step that the checkpoint was saved at."""
         return _step_of(self.checkpoint)
+
+    @property
+    def model_dir(self) -> pathlib.Path:
+        """Folder of the run; the best checkpoint has one of its own in it."""
+        folder = pathlib.Path(self.checkpoint).parent
+        return folder if (folder / "run.json").exists() else folder.parent
 
 
 def load_model(model_dir: str | os.PathLike[str], checkpoint: str = "best") -> LoadedModel:
@@ -115,7 +121,7 @@ def run(
     Args:
       name: of the experiment.
       experiment: its config.
-      mode: one of `MODES`.
+      mode: train, eval or train_and_eval.
       model_dir: folder of the run.
       device_name: auto, cpu, gpu or hpu.
       checkpoint: what mode "eval" measures, see `load_model`; where the folder holds none, the weights of
@@ -157,11 +163,30 @@ def run(
         guards.enter_context(heartbeat.watch(*place))
         guards.enter_context(heartbeat.name_lost_ranks(*place))
         guards.enter_context(_write_errors_named(folder))
+        ended = guards.enter_context(_end_recorded(folder, mode))
         walk = guards.enter_context(_Run(task, experiment, mode, folder, chosen, measured))
-        result = walk.measure(data["validation"]) if mode == "eval" else walk.run()
-    if distribution.is_chief() and mode != "eval":
-        record.finish(folder, "done", result)
-    return result
+        ended.update(walk.measure(data["validation"]) if mode == "eval" else walk.run())
+    return ended
+
+
+@contextlib.contextmanager
+def _end_recorded(folder: pathlib.Path, mode: str) -> Iterator[dict[str, float]]:
+    """Writes into `run.json` how a training ended, and its figures, which the block adds to what this yields.
+
+    A training that was killed stays "running".
+    """
+    figures: dict[str, float] = {}
+    told = distribution.is_chief() and mode != "eval"
+    try:
+        yield figures
+    except Exception as error:
+        # What stopped the training may be that nothing can be written.
+        with contextlib.suppress(UserError):
+            if told:
+                record.finish(folder, getattr(error, "status", "failed"), {})
+        raise
+    if told:
+        record.finish(folder, "done", figures)
 
 
 class _Run(contextlib.AbstractContextManager):
@@ -182,7 +207,7 @@ class _Run(contextlib.AbstractContextManager):
         self._folder = folder
         self._terminated = False
         first_step = distribution.of_chief(_saved_step(folder)) if "train" in mode else 0
-        self._metrics = MetricsFile(folder / "metrics.jsonl", first_step if "train" in mode else None)
+        self._metrics = record.MetricsFile(folder / "metrics.jsonl", first_step if "train" in mode else None)
         self._measured = measured
         source = os.path.dirname(measured) if measured else str(folder)
         self._runner = _build_runner(
@@ -235,7 +260,7 @@ class _Run(contextlib.AbstractContextManager):
             task, step = self._experiment.task, self._step()
             source = self._measured or task.init_checkpoint
             data = {"input_path": task.validation_data.input_path, **record.describe(index)}
-            file = MetricsFile(self._folder / "measured.jsonl")
+            file = record.MetricsFile(self._folder / "measured.jsonl")
             file.write("measured", step, values, checkpoint=source, data=data)
             _show(f"{source}, step {step}", values)
         return values
@@ -316,48 +341,6 @@ class _Run(contextlib.AbstractContextManager):
         # Where nobody watches (a log file, CI) one line a minute says enough.
         interval = 0.5 if sys.stderr.isatty() else 60
         self._bar = tqdm(total=steps, initial=step, unit="step", desc="train", mininterval=interval)
-
-
-class MetricsFile:
-    """`metrics.jsonl`: one JSON object a line with `step`, `time`, `phase` ("train", "eval") and the figures.
-
-    `measured.jsonl` is written alike, by mode "eval" alone: phase "measured", also `checkpoint` and `data`.
-    A resumed run drops the lines after its first step, which it is about to compute again.
-    """
-
-    def __init__(self, path: pathlib.Path, first_step: int | None = None):
-        self._path = path
-        if first_step is not None and path.exists() and distribution.is_chief():
-            kept = [line for line in self.lines() if line["step"] <= first_step]
-            with atomic_file(path) as temporary:
-                temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-
-    def write(self, phase: str, step: int, values: dict[str, float], **details: Any) -> None:
-        """Appends one line; values that are not finite become null, as JSON has no NaN."""
-        finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
-        line = {"step": step, "time": time.time(), "phase": phase, **details, **finite}
-        with open(self._path, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
-
-    def last(self, phase: str, step: int) -> dict[str, float]:
-        """The figures written for a phase at a step; empty where there are none."""
-        found = [line for line in self.lines(phase) if line["step"] == step]
-        return (
-            {key: found[-1][key] for key in found[-1] if key not in ("step", "time", "phase")}
-            if found
-            else {}
-        )
-
-    def lines(self, phase: str | None = None) -> Iterator[dict[str, Any]]:
-        """The lines of a phase, or all, in the order of the file; none where there is no file."""
-        if not self._path.exists():
-            return
-        for text in self._path.read_text(encoding="utf-8").splitlines():
-            # A process killed while it wrote leaves half a line.
-            with contextlib.suppress(json.JSONDecodeError):
-                line = json.loads(text)
-                if phase in (None, line["phase"]):
-                    yield line
 
 
 def _show(subject: str, values: dict[str, float]) -> None:
@@ -458,11 +441,13 @@ class _Checkpoints(tf.train.CheckpointManager):
     def restore_or_initialize(self) -> str | None:
         """Restores the latest checkpoint, or what `task.init_checkpoint` names."""
         path = self.latest_checkpoint
-        if path is None:
-            return super().restore_or_initialize()
         try:
-            return self._restore(path)
+            return super().restore_or_initialize() if path is None else self._restore(path)
         except ValueError as error:
+            if path is None:
+                raise UserError(
+                    f"task.init_checkpoint does not fit the model of this config: {_first_line(error)}."
+                ) from error
             raise UserError(
                 f"{path} does not fit the model of this version: {_first_line(error)}. Name another "
                 "--model_dir, or go on with the version that it was trained by."

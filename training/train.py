@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 
-from training import config
+from training import config, device
 from training.data import location
-from training.errors import UserError, run_command
+from training.errors import run_command
 
 _EXAMPLES = """
 examples:
@@ -61,11 +61,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="which one --mode=eval measures: best (default; the last where none was kept apart) or last",
     )
     location.add_argument(parser)
-    parser.add_argument("--params_override", default="", help="YAML text that wins over the files")
+    parser.add_argument(
+        "--params_override",
+        action="append",
+        default=[],
+        help="YAML text that wins over the files; may be given several times, later ones win",
+    )
     parser.add_argument(
         "--device",
         default="auto",
-        choices=("auto", "cpu", "gpu", "hpu"),
+        choices=device.CHOICES,
         help="auto takes the best that is there",
     )
     parsed = parser.parse_args(arguments)
@@ -86,9 +91,6 @@ def main() -> int:
         and os.path.exists(os.path.join(arguments.model_dir, "params.yaml"))
     ):
         files = [os.path.join(arguments.model_dir, "params.yaml")]
-    for file in files:
-        if not os.path.exists(file):
-            raise UserError(f"--config_file {file}: no such file.")
     experiment = config.load(arguments.experiment, files, arguments.params_override)
 
     from training import runner

@@ -1,7 +1,6 @@
 """A cleaner goes to SavedModel and ONNX by the contract, is proved equal, and a planted error is found."""
 
 import json
-import pathlib
 import subprocess
 import sys
 
@@ -18,8 +17,6 @@ from signver import Cleaner, SignVerError
 from training import runner
 from training.cleaner import model as networks
 from training.errors import UserError
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")

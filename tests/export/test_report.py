@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import html.parser
 import io
-import json
 import math
 import re
+import shlex
 
 import numpy as np
 import pytest
@@ -222,8 +222,6 @@ def test_an_extractor_s_part_without_a_forgery_or_a_file_says_so(extractor_run, 
         report_extractor.read_run(extractor_run, whole_bundle / "extractor.onnx", tmp_path / "signatures")
 
 
-def test_damaged_metrics_are_named_with_their_line(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(json.dumps({"step": 1}) + "\n{half", encoding="utf-8")
-    with pytest.raises(UserError, match="line 2"):
-        report._read_lines(path)
+def test_the_command_is_one_that_a_shell_takes():
+    given = ["train.py", "--params_override={seed: 'a b', path: '$HOME'}"]
+    assert shlex.split(report._command({"command": given})) == ["python", "-m", "training.train", given[1]]

@@ -6,8 +6,11 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
+import cv2
+import numpy as np
 import pytest
 import yaml
 
@@ -231,6 +234,7 @@ def test_a_cpu_goes_through_the_same_launch(processes):
     assert command[0] == "mpirun"
     assert command[command.index("-np") + 1] == processes
     assert command[-1] == "--config_file=configs/detector/smoke.yaml"
+    assert "--model_dir=runs/detector-cpu" in command
     assert not any("RECIPE" in word for word in command)
 
 
@@ -336,7 +340,7 @@ def test_preflight_reads_the_config_that_runs(host, tmp_path, monkeypatch, writt
     checked = preflight.parse_arguments(asked[asked.index("training.preflight") + 1 :])
     trained = train.parse_arguments(started[started.index("training.train") + 1 :])
     assert checked.config_file == trained.config_file == ["configs/cleaner/8hpu.yaml", "my.yaml"]
-    assert checked.params_override == trained.params_override == "{seed: 3}"
+    assert checked.params_override == trained.params_override == ["{seed: 3}"]
     assert checked.data_dir == trained.data_dir == "/nowhere/data"
     assert checked.experiment == trained.experiment == "cleaner_autoencoder"
 
@@ -358,6 +362,9 @@ def test_the_kubernetes_jobs_launch_what_the_script_understands(host, tmp_path, 
     command = done.stdout.splitlines()
     assert command[command.index("-np") + 1] == str(8 * hosts), done.stderr
     assert command[command.index("--map-by") + 1] == "socket:PE=6"
+    # The image holds no data; what all pods share does.
+    (mount,) = launcher["volumeMounts"]
+    assert variables["SIGNVER_DATA"].startswith(mount["mountPath"] + "/")
     override = next((word for word in command if word.startswith("--params_override")), "")
     assert batch == 64 or f"global_batch_size: {batch}" in override
 
@@ -374,3 +381,20 @@ def test_a_fine_tuning_of_nothing_is_refused(arguments, message):
     done = launch("finetune.sh", *arguments)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+@pytest.mark.slow
+def test_an_extractor_is_not_fine_tuned_without_forgeries(tmp_path):
+    rng = np.random.default_rng(0)
+    for writer in range(6):
+        folder = tmp_path / f"writers/w{writer}/genuine"
+        folder.mkdir(parents=True)
+        for number in range(3):
+            ink = np.full((60, 160), 255, np.uint8)
+            cv2.polylines(ink, [rng.integers(5, 55, (9, 2), np.int32) * (3, 1)], False, 0, 2)
+            cv2.imwrite(str(folder / f"{number}.png"), ink)
+    given = ("extractor", str(tmp_path / "writers"), str(tmp_path / "out"))
+    done = launch("finetune.sh", *given, VENV=sys.prefix)
+    assert done.returncode == 2
+    assert "no forgery among the writers held out" in done.stderr
+    assert not (tmp_path / "out/run").exists()

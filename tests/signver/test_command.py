@@ -350,13 +350,14 @@ def test_names_that_are_no_text_and_readers_that_leave(detector, tmp_path):
 def test_one_name_in_two_folders_gives_two_pictures(models, tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        page_with(signature(0)).save(tmp_path / folder / "page.png")
+        page_with(signature(0)).save(tmp_path / folder / ("page.png" if folder == "a" else "Page.png"))
     options = [*models.options("detector"), f"--output={tmp_path / 'o'}", "--json"]
     code, out, _ = run("detect", tmp_path / "b", tmp_path / "a", *options)
     assert code == 0
     pictures = {entry["file"]: entry["picture"] for entry in json.loads(out)["files"]}
     assert pictures == {
-        str(tmp_path / "b/page.png"): str(tmp_path / "o/page.png"),
+        # Where case makes no difference Page.png would be written over.
+        str(tmp_path / "b/Page.png"): str(tmp_path / "o/Page.png"),
         str(tmp_path / "a/page.png"): str(tmp_path / "o/page_2.png"),
     }
 
@@ -457,4 +458,6 @@ def test_boxes_that_make_no_sense_are_refused():
         visualize_boxes(page, np.array([[0, 0, np.nan, 1]]))
     with pytest.raises(SignVerError, match="color 'nocolour'"):
         visualize_boxes(page, np.array([[0, 0, 1, 1]]), color="nocolour")
+    with pytest.raises(SignVerError, match=r"^2 boxes"):
+        visualize_boxes(page, np.array([[0, 0, 1, 1]] * 2), scores=[0.5])
     assert visualize_boxes(page, np.empty((0, 4))).shape == (10, 10, 3)

@@ -343,6 +343,9 @@ def test_the_matcher_enrolls_identifies_and_keeps(tmp_path):
     other = Matcher(0.5, SignatureIndex("model-a"))
     other.load_index(tmp_path / "writers.index")
     assert other.identify(rows[4]) == matcher.identify(rows[4])
+    chosen = Matcher(0.5, SignatureIndex(backend="numpy"))
+    chosen.load_index(tmp_path / "writers.index")
+    assert chosen.index.backend == "numpy"
     assert Matcher().identify(rows[4], other.index, count=1) == matcher.identify(rows[4], count=1)
     with pytest.raises(SignVerError, match="another extractor"):
         Matcher(0.5, SignatureIndex("model-b")).load_index(tmp_path / "writers.index")

@@ -94,11 +94,18 @@ def test_a_model_that_cannot_be_is_refused(override, word):
         ("{schedule: {warmup: 1.5}}", "warmup"),
         ("{task: {train_data: {global_batch_size: 0}}}", "global_batch_size"),
         ("{schedule: {boundaries: [0.5]}}", "same length"),
+        ("{schedule: {base_batch: 0}}", "base_batch"),
+        ("{schedule: {steps_per_loop: -1}}", "steps_per_loop"),
     ],
 )
 def test_a_schedule_that_makes_no_run_is_refused(override, word):
     with pytest.raises(UserError, match=word):
         resolve(config.load(NAME, overrides=override), training_records=100)
+
+
+def test_overrides_add_up_and_the_last_one_wins():
+    found = config.load(NAME, overrides=["{seed: 3, schedule: {epochs: 2.0}}", "{seed: 4}"])
+    assert (found.seed, found.schedule.epochs) == (4, 2.0)
 
 
 def test_explicit_steps_win_over_epochs():

@@ -151,6 +151,14 @@ def test_no_training_starts_from_weights_that_are_not_there(tmp_path, weights):
 
 
 @pytest.mark.slow
+def test_weights_of_another_network_are_said(run, data, tmp_path):
+    task = {"model": {"filters": [16, 8]}, "validation_data": {"input_path": f"{data}/eval*"}}
+    done = evaluate(tmp_path / "new", code=2, init_checkpoint=str(run), **task)
+    assert "task.init_checkpoint does not fit the model" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
 def test_a_run_of_another_experiment_is_not_measured(run):
     before = contents(run)
     done = evaluate(run, "--experiment=cleaner_autoencoder", code=2)

@@ -150,10 +150,6 @@ def test_the_batch_divides_by_the_cards(batch, cards, level, advice):
     assert advice in finding.advice
 
 
-def test_a_smaller_last_batch_is_refused():
-    assert checks.check_batch(8, 1, drop_remainder=False).level == "BLOCK"
-
-
 def test_memory_is_the_sum_of_what_one_can_count_by_hand():
     memory = cost.memory(traced(optimizer="adam", precision="float32"))
     weights = 4 * (3 * 3 * 64 * FILTERS + FILTERS * 64 + 64)

@@ -157,6 +157,7 @@ def test_sigterm_saves_and_exits_with_zero(data, tmp_path):
     assert process.returncode == 0
     assert "saved step" in output
     assert tf.train.latest_checkpoint(str(tmp_path / "run"))
+    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "saved"
 
 
 @pytest.mark.slow
@@ -180,6 +181,7 @@ def test_a_diverging_run_stops_and_names_the_last_good_checkpoint(data, tmp_path
     assert good is not None
     assert good in message
     assert _lines(tmp_path / "run")[-1]["step"] <= 12
+    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "diverged"
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,9 @@ def build_task(config: CleanerTask) -> Any:
         raise UserError(f"task.model.kind must be autoencoder or unet, found '{model.kind}'.")
     if not set(config.loss.split("+")) <= set(LOSSES):
         raise UserError(f"task.loss must be one of {', '.join(LOSSES)}, or a sum, found '{config.loss}'.")
-    if not 1 <= len(model.filters) <= 5 or min([*model.filters, model.head]) < 1:
+    if model.head < 1:
+        raise UserError(f"task.model.head must be a positive number, found {model.head}.")
+    if not 1 <= len(model.filters) <= 5 or min(model.filters) < 1:
         raise UserError(
             f"task.model.filters must be 1 to 5 positive numbers, found {list(model.filters)}: "
             "112×112 can be halved four times."

@@ -112,7 +112,7 @@ def load_bank(input_path: str) -> SignatureBank:
                 f"{input_path}: {page.name} has no signature on it.\n"
                 "Make a set with `python -m training.data synthesize signatures` or `convert signatures`."
             )
-        images += [_shrink(image) for image in found[:1]]
+        images += [shrink(image) for image in found[:1]]
     shapes = np.array([image.shape for image in images], np.int32)
     sizes = shapes.prod(axis=1, dtype=np.int64)
     return SignatureBank(
@@ -120,7 +120,8 @@ def load_bank(input_path: str) -> SignatureBank:
     )
 
 
-def _shrink(image: np.ndarray) -> np.ndarray:
+def shrink(image: np.ndarray) -> np.ndarray:
+    """A signature, uint8 [h, w], as large as a bank keeps it."""
     scale = _LONGEST / max(image.shape)
     return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
 

@@ -21,7 +21,6 @@ import numpy as np
 from training.data.synthetic import handwriting, text
 
 SIDE = 224
-# A crop that nothing was added to: the model must learn to leave ink alone.
 _TILE = 2 * SIDE
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import os
 from typing import Any
 
 import numpy as np
@@ -156,7 +155,7 @@ def _positions(order: pairs.Order) -> Any:
 
 def _default_workers() -> int:
     """One process makes 2,000 pairs a second, more than any CPU trains on; a card of eight needs half."""
-    return min(4, max(1, len(os.sched_getaffinity(0)) // 4))
+    return min(4, max(1, distribution.cores() // 4))
 
 
 def _scale(image: tf.Tensor) -> tf.Tensor:

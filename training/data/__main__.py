@@ -9,8 +9,9 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
+from training import options
 from training.data import fetch, location, signatures
 from training.data.page import Page
 from training.data.synthetic import command as synthesize
@@ -96,10 +97,10 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
         location.add_argument(kind)
         kind.add_argument("--output", type=pathlib.Path, required=True, help="folder to make")
         kind.add_argument(
-            "--shards", type=_count(1), default=4, help="files of the training split (default 4)"
+            "--shards", type=options.whole(1), default=4, help="files of the training split (default 4)"
         )
         kind.add_argument(
-            "--max_side", type=_count(0), default=0, help="reduce pages with a longer side, e.g. 1400"
+            "--max_side", type=options.whole(0), default=0, help="reduce pages with a longer side, e.g. 1400"
         )
         kind.add_argument(
             "--document_pattern",
@@ -113,15 +114,6 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
             help="share of documents held out where the source has no usable split (default 0.2)",
         )
         kind.add_argument("--seed", type=int, default=0, help="decides which documents (default 0)")
-
-
-def _count(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"'{text}' is no whole number from {least} on")
-        return int(text)
-
-    return parse
 
 
 def _fraction(text: str) -> float:

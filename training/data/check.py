@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from training.data import leaks, signatures
+from training.data import formats, leaks, signatures
 from training.data.page import Box, Page
 from training.data.tfrecord import CARD, LABEL_MAP, parse_example, read_label_map
 from training.errors import UserError
@@ -120,7 +120,7 @@ class _Signatures:
         try:
             with Image.open(io.BytesIO(record.page.image)) as image:
                 self._cues.append(leaks.picture_cues(np.asarray(image.convert("L"))))
-        except (OSError, SyntaxError, ValueError):
+        except formats.UNREADABLE:
             return
         self._forged.append(any(box.label == signatures.FORGED for box in record.page.boxes))
 

@@ -223,7 +223,7 @@ class _Stored:
         page = tfrecord.parse_example(tf.train.Example.FromString(self.reader.read(self.number)))
         try:
             image, width, height = formats.recode(page.image, max_side)
-        except (OSError, SyntaxError, ValueError) as error:
+        except formats.UNREADABLE as error:
             raise UserError(f"{self.place}: cannot read its image ({error}).") from error
         return dataclasses.replace(page, document=self.document, image=image, width=width, height=height)
 

@@ -239,6 +239,7 @@ def unpack(archive: pathlib.Path, folder: pathlib.Path) -> None:
         with zipfile.ZipFile(archive) as opened:
             members = opened.infolist()
             _refuse_hostile(archive, members)
+            _require_room(folder, sum(member.file_size for member in members))
             with atomic_folder(folder) as temporary:
                 for member in _progress(members):
                     opened.extract(member, temporary)
@@ -302,11 +303,11 @@ def _refuse_hostile(archive: pathlib.Path, members: list[zipfile.ZipInfo]) -> No
         raise UserError(
             f"{archive}: {size:,} bytes would come out of {archive.stat().st_size:,}; no images pack so well."
         )
-    _require_room(archive, size)
 
 
 def _require_room(place: pathlib.Path, size: int) -> None:
-    folder = place if place.is_dir() else place.parent
+    """Refuses to put so many bytes into a folder, or a file's folder, that is there or will be."""
+    folder = next(folder for folder in (place, *place.absolute().parents) if folder.is_dir())
     needed, free = (size + _SPARE_BYTES) / 1e9, shutil.disk_usage(folder).free / 1e9
     if needed > free:
         raise UserError(
@@ -394,7 +395,11 @@ def _compare(archive: pathlib.Path, record: pathlib.Path) -> None:
 
     if not record.exists():
         return
-    known = json.loads(record.read_text(encoding="utf-8"))
+    try:
+        known = json.loads(record.read_text(encoding="utf-8"))
+        known = {key: known[key] for key in ("size", "sha256", "date")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{record}: damaged ({error!r:.80}); remove it and fetch again.") from error
     if known["size"] != archive.stat().st_size or known["sha256"] != sha256(archive):
         raise UserError(
             f"{archive}: not the archive that was recorded on {known['date']} ({known['size']:,} bytes, "

@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import yaml
 from PIL import Image, ImageOps
 
@@ -48,7 +49,7 @@ class PageFile:
         """
         try:
             encoded, width, height = recode(self.path.read_bytes(), max_side)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except UNREADABLE as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise UserError(f"{self.path}: cannot read this image ({reason}).") from error
         if self.size is not None:
@@ -62,6 +63,10 @@ class PageFile:
         return Page(self.name, self.document, encoded, height, width, self.boxes)
 
 
+# What Pillow raises at bytes that are no image, or a damaged or a far too large one.
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
 def recode(encoded: bytes, max_side: int = 0) -> tuple[bytes, int, int]:
     """An upright grey or RGB image of 8 bits; the bytes are kept where they are one already.
 
@@ -73,7 +78,7 @@ def recode(encoded: bytes, max_side: int = 0) -> tuple[bytes, int, int]:
       JPEG or PNG bytes, width and height in pixels.
 
     Raises:
-      OSError, SyntaxError, ValueError: no image, or a damaged one.
+      one of `UNREADABLE`: no image, or a damaged one.
     """
     with Image.open(io.BytesIO(encoded)) as image:
         image.load()
@@ -92,12 +97,23 @@ def recode(encoded: bytes, max_side: int = 0) -> tuple[bytes, int, int]:
 
 def _flatten(image: Image.Image) -> Image.Image:
     """Grey or RGB of 8 bits, on white where the image is transparent."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-        return image.convert("I").point(lambda value: value / 256).convert("L")
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_eight_bits(np.asarray(image)))
     if "A" in image.getbands() or "transparency" in image.info:
         alpha = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", alpha.size, "white"), alpha).convert("RGB")
-    return image.convert("L" if image.mode in ("1", "L", "I", "F") else "RGB")
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    """Grey levels of deeper scans as uint8: integers hold 0..255 or 0..65535, floats 0..1 too."""
+    if values.dtype.kind == "f":
+        if not np.isfinite(values).all():
+            raise ValueError("a grey level is no number")
+        full = next(level for level in (1.0, 255.0, 65535.0, np.inf) if values.max() <= level)
+        return np.clip(values * np.float32(255.0 / min(full, 65535.0)), 0, 255).astype(np.uint8)
+    values = np.clip(values, 0, 65535).astype(np.uint32)
+    return (values * 255 // 65535 if values.max() > 255 else values).astype(np.uint8)
 
 
 def read_coco(

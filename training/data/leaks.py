@@ -14,6 +14,8 @@ import numpy as np
 from PIL import Image
 from scipy import stats
 
+from training.data import formats
+
 # Cues of the picture, in the order of `picture_cues`.
 PICTURE = ("ink grey", "paper grey", "dark share", "aspect")
 # From here on a cue is called a leak.
@@ -55,7 +57,7 @@ def of_files(paths: Sequence[pathlib.Path], forged: Sequence[bool]) -> dict[str,
             with Image.open(path) as image:
                 cues = picture_cues(np.asarray(image.convert("L")))
                 modes.append(image.mode)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        except formats.UNREADABLE:
             continue
         rows.append((*cues, float(path.stat().st_size)))
         labels.append(label)

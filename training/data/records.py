@@ -61,7 +61,10 @@ def match_files(input_path: str | Sequence[str]) -> list[str]:
     for pattern in (part.strip() for entry in patterns for part in entry.split(",")):
         if not pattern:
             continue
-        matched = sorted(glob.glob(location.locate(pattern)))
+        found = sorted(glob.glob(location.locate(pattern)))
+        matched = [path for path in found if not os.path.isdir(path)]
+        if found and not matched:
+            raise UserError(f"no data: {found[0]} is a folder; name its files, e.g. '{found[0]}/train*'.")
         if not matched:
             raise UserError(
                 f"no data: '{location.locate(pattern)}' matches no file.\n"

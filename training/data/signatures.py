@@ -25,6 +25,8 @@ from training.errors import UserError
 
 GENUINE, FORGED = 1, 2
 CLASSES = {GENUINE: "genuine", FORGED: "forged"}
+# Synthetic writers that a set may have; those numbered from here on are in none.
+MOST_WRITERS = 400_000
 # The signers that SignVer's own training script holds out of CEDAR.
 CEDAR_HELD_OUT = ("2", "5", "6", "15", "19", "22", "30", "34", "48", "51")
 
@@ -61,7 +63,7 @@ class SignatureFile:
             encoded, _, _ = formats.recode(self.path.read_bytes(), max_side)
             with Image.open(io.BytesIO(encoded)) as image:
                 grey = whiten(np.asarray(image.convert("L")))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except formats.UNREADABLE as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise UserError(f"{self.path}: cannot read this image ({reason}).") from error
         try:

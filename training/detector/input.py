@@ -77,7 +77,7 @@ def evaluation_dataset(config: DetectorTask, rank: int, size: int) -> tf.data.Da
         return parse(dict(example, source_id=tf.strings.as_string(number)))
 
     dataset = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return dataset.batch(params.global_batch_size, drop_remainder=params.drop_remainder)
+    return dataset.batch(max(1, params.global_batch_size // size), drop_remainder=params.drop_remainder)
 
 
 def _check_classes(files: Sequence[str], names: Sequence[str]) -> None:

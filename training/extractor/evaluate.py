@@ -6,7 +6,6 @@ import argparse
 import base64
 import dataclasses
 import html
-import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ import numpy as np
 
 from training.data import location
 from training.errors import UserError, run_command
-from training.files import atomic_file
+from training.files import atomic_file, write_json
 
 if TYPE_CHECKING:
     from training.extractor.input import SignatureSet
@@ -243,8 +242,7 @@ def write_report(found: Verification, signatures: SignatureSet, title: str, outp
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(output) as temporary:
         temporary.write_text(page + "".join(parts), encoding="utf-8")
-    with atomic_file(output.with_name("figures.json")) as temporary:
-        temporary.write_text(json.dumps(found.as_dict(), indent=2) + "\n", encoding="utf-8")
+    write_json(output.with_name("figures.json"), found.as_dict())
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Config of the extractor: `extractor_metric`."""
+"""Configs of the extractors: `extractor_metric`, `extractor_siamese`."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class ExtractorTask(config_definitions.TaskConfig):
       jitter: see `Jitter`.
       persona: see `Persona`.
       adapt: fits the weights of `init_checkpoint` to the training writers before a step is made.
-      loss: supervised_contrastive, batch_hard_triplet or contrastive (`training/extractor/losses.py`).
-      scale: sharpness of the first two: one over the temperature.
-      margin: as a cosine for the first, as a distance for the others.
+      loss: one of `LOSS_NAMES` (`training/extractor/losses.py`).
+      scale: how sharply scores are told apart, one over the temperature; contrastive has none.
+      margin: as a cosine for supervised_contrastive and one_threshold, as a distance for the others.
       skilled_weight: what a skilled forgery counts among the negatives.
       genuine, forged: signatures of a writer in a batch; the global batch is a multiple of their sum.
       train_data, validation_data: signature sets, see `python -m training.data convert signatures`.

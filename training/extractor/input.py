@@ -282,9 +282,10 @@ def _move(image: np.ndarray, jitter: Jitter, rng: np.random.Generator, look: Loo
     if look is not None:
         matrix = matrix @ look.matrix
     size = np.array(image.shape[::-1])
-    rows, columns = np.nonzero(image > _INK)
+    # Strokes of a thin pen in a large scan are faint once they are reduced.
+    rows, columns = np.nonzero(image > min(_INK, int(image.max()) // 2))
     if not rows.size:
-        return image
+        return image.copy()
     thinned = max(1, rows.size // 512)
     moved = np.column_stack([columns, rows])[::thinned] @ matrix.T
     centre = size / 2 + rng.uniform(-jitter.shift, jitter.shift, 2) * size

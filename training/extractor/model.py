@@ -40,9 +40,7 @@ _NEW_MIDDLE, _NEW_DENSITY = 0.5, 0.7
 _LEARNED = 0.03
 
 
-def extractor(
-    filters: Sequence[int] = (16, 32, 48, 64), embedding: int = 256, dropout: float = 0.2
-) -> tf.keras.Model:
+def extractor(filters: Sequence[int], embedding: int = 256, dropout: float = 0.2) -> tf.keras.Model:
     """Normalised ink, float32 [batch, 96, 192, 1], to float32 [batch, embedding] of length 1.
 
     Histograms of stroke directions by place (Dalal and Triggs 2005), hinges, how strokes bend whatever the

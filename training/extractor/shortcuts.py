@@ -16,9 +16,6 @@ from training.data import leaks
 from training.extractor.input import SignatureSet
 from training.extractor.metrics import Scores
 
-# Cues of what the network sees; those of the image as it was scanned are `leaks.PICTURE`.
-NORMALISED = ("ink share", "stroke width")
-
 
 def raw_cues(input_path: str) -> dict[str, np.ndarray]:
     """`leaks.PICTURE` cues of each record, float64 [n], in file order."""
@@ -27,7 +24,7 @@ def raw_cues(input_path: str) -> dict[str, np.ndarray]:
 
 
 def normalised_cues(signatures: SignatureSet) -> dict[str, np.ndarray]:
-    """`NORMALISED` cues of each signature, float64 [n]."""
+    """Ink share and stroke width of each signature as the network sees it, float64 [n] each."""
     shares, widths = [], []
     for image in signatures.images:
         ink = (image > 127).astype(np.uint8)

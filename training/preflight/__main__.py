@@ -44,7 +44,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--experiment", required=True, choices=sorted(config.EXPERIMENTS))
     parser.add_argument("--config_file", action="append", default=[], help="YAML file; may be repeated")
     location.add_argument(parser)
-    parser.add_argument("--params_override", default="", help="YAML text that wins over the files")
+    parser.add_argument(
+        "--params_override",
+        action="append",
+        default=[],
+        help="YAML text that wins over the files; may be given several times, later ones win",
+    )
     parser.add_argument("--cards", type=int, default=1, help="over all hosts (default 1)")
     parser.add_argument("--hosts", type=int, default=0, help="default: cards over eight, rounded up")
     parser.add_argument(
@@ -79,9 +84,6 @@ def main() -> int:
     if min(numbers) < 1 or not 0 < arguments.utilization <= 1:
         raise UserError("--cards, --hosts, --records and --vcpus start at 1, --utilization is in (0, 1].")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    for file in arguments.config_file:
-        if not os.path.exists(file):
-            raise UserError(f"--config_file {file}: no such file.")
     experiment = config.load(arguments.experiment, arguments.config_file, arguments.params_override)
 
     from training.preflight import report
@@ -129,7 +131,7 @@ def inspect(
     tf.get_logger().addFilter(lambda line: "Gradients do not exist" not in line.getMessage())
     data = experiment.task.train_data
     batch = data.global_batch_size
-    findings = [checks.check_batch(batch, cards.cards, getattr(data, "drop_remainder", True))]
+    findings = [checks.check_batch(batch, cards.cards)]
     share = max(1, batch // cards.cards)
     task = config.build_task(name, experiment)
     with feed.data_of(name, experiment) as sampled:

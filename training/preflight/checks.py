@@ -50,7 +50,7 @@ def check_graph(step: Step) -> list[Finding]:
     return [check(step) for check in checks]
 
 
-def check_batch(global_batch: int, cards: int, drop_remainder: bool = True) -> Finding:
+def check_batch(global_batch: int, cards: int) -> Finding:
     """Every card gets the same number of images, in every step."""
     if global_batch % cards:
         lower = max(cards, global_batch // cards * cards)
@@ -59,13 +59,6 @@ def check_batch(global_batch: int, cards: int, drop_remainder: bool = True) -> F
             BLOCK,
             f"global batch {global_batch} is not divisible by {cards} cards",
             advice=f"task.train_data.global_batch_size: {lower} or {(global_batch // cards + 1) * cards}",
-        )
-    if not drop_remainder:
-        return Finding(
-            "batch",
-            BLOCK,
-            "task.train_data.drop_remainder is false: a last, smaller batch would compile a second graph",
-            advice="task.train_data.drop_remainder: true",
         )
     return Finding(
         "batch", OK, f"global batch {global_batch}, {global_batch // cards} images on each of {cards} cards"
@@ -88,7 +81,7 @@ def check_shapes(step: Step) -> Finding:
             BLOCK,
             f"{len(fed)} inputs of the step have no fixed shape",
             tuple(fed),
-            "fix the image size in the config and set task.train_data.drop_remainder: true",
+            "give the input pipeline fixed shapes: batches without a smaller last one, one image size",
         )
     if choosing or unknown:
         return Finding(

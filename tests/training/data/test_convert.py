@@ -550,3 +550,18 @@ def test_real_letters_keep_their_bytes_and_boxes(shared_data, tmp_path):
         assert [box.label for box in page.boxes] == [box.label for box in file.boxes]
         sides = [[(b.ymin, b.xmin, b.ymax, b.xmax) for b in boxes] for boxes in (page.boxes, file.boxes)]
         assert np.allclose(*sides, atol=1e-6)
+
+
+def test_deep_scans_keep_their_grey_levels(tmp_path):
+    ramp = np.linspace(0, 1, 64, dtype=np.float32)[np.newaxis].repeat(48, axis=0)
+    expected = (255 * ramp).astype(np.uint8)
+    kinds = {
+        "float": ramp,
+        "integer": (65535 * ramp).astype(np.int32),
+        "short": (65535 * ramp).astype(np.uint16),
+    }
+    for name, values in kinds.items():
+        path = tmp_path / f"{name}.tiff"
+        Image.fromarray(values).save(path)
+        found = np.asarray(Image.open(io.BytesIO(_load(path).image)).convert("L"))
+        assert np.abs(found.astype(int) - expected).max() <= 6, name

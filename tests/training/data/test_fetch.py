@@ -268,6 +268,26 @@ def test_no_room_is_said_before_anything_is_written(tmp_path, monkeypatch):
     assert not (tmp_path / "data/raw").exists()
 
 
+def test_room_is_looked_for_where_the_files_will_be(tmp_path, monkeypatch):
+    (tmp_path / "stick").mkdir()
+    path = archive_of(cedar_files(), tmp_path / "stick/cedar.zip")
+    asked = []
+    usage = type("Usage", (), {"free": 1e12})
+    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda folder: asked.append(folder) or usage)
+    run("cedar", "--from", path, "--output", tmp_path / "data")
+    assert asked
+    assert not any((tmp_path / "stick") in (folder, *folder.parents) for folder in asked)
+
+
+def test_a_damaged_record_of_an_archive_is_said(tmp_path):
+    path = archive_of(cedar_files(), tmp_path / "cedar.zip")
+    run("cedar", "--from", path, "--output", tmp_path / "data")
+    (record,) = (tmp_path / "data").rglob("cedar*.json")
+    record.write_text('{"size": 3}')
+    with pytest.raises(UserError, match="damaged"):
+        run("cedar", "--from", path, "--output", tmp_path / "data")
+
+
 def test_another_archive_than_last_time_is_refused(tmp_path):
     first = archive_of(cedar_files(), tmp_path / "cedar.zip")
     run("cedar", "--from", first, "--output", tmp_path / "data")

@@ -86,6 +86,10 @@ def test_fingerprint_follows_the_contents_and_not_the_place(shards, tmp_path):
 def test_missing_truncated_and_empty_data_are_named(shards, tmp_path):
     with pytest.raises(UserError, match="matches no file"):
         records.index_records(str(tmp_path / "nothing*"))
+    (tmp_path / "set/train").mkdir(parents=True)
+    for folder in (tmp_path / "set", tmp_path / "set/train*"):
+        with pytest.raises(UserError, match="is a folder"):
+            records.index_records(str(folder))
     empty = tmp_path / "empty"
     empty.write_bytes(b"")
     with pytest.raises(UserError, match="no record"):

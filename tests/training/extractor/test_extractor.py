@@ -11,9 +11,8 @@ import pytest
 from PIL import Image
 
 from export import onnx_model
-from export.bundle import best_evaluation
 from signver import Matcher, MetricExtractor, SignVerError
-from training import config, runner
+from training import config, record, runner
 from training.data import signatures, tfrecord
 from training.errors import UserError
 from training.extractor import evaluate, plots
@@ -110,14 +109,14 @@ def test_an_exported_checkpoint_takes_the_figures_of_its_own_step(trained, tmp_p
         text = "".join(json.dumps(line) + "\n" for line in written) + '{"step": 1'
         (run / "metrics.jsonl").write_text(text)
         loaded = runner.load_model(run, checkpoint)
-        assert best_evaluation(run, loaded.step)["threshold_skilled"] == 0.5
+        assert record.evaluation_of(run, loaded.step)["threshold_skilled"] == 0.5
         file = onnx_model.convert_extractor(loaded, tmp_path / "extractor.onnx")
         return MetricExtractor(threads=1).load(file).threshold
 
     assert threshold("last", first, last, other) == 0.5
     assert threshold("best", last | {"step": runner.load_model(run).step}, other | {"step": 1}) == 0.5
-    # No evaluation at the step: the one with the lowest error for the threshold, the last for the figures.
-    assert threshold("last", first, last | {"step": STEPS - 1}) == 0.25
+    # No evaluation at the step: the last before it.
+    assert threshold("last", first, last | {"step": STEPS - 1}) == 0.5
 
 
 def test_evaluation_reports_figures_pictures_and_shortcuts(trained, data, tmp_path):

@@ -85,6 +85,18 @@ def test_the_ink_stays_ink(found):
     assert 0.7 < np.mean(shares) < 1.8
 
 
+def test_faint_ink_is_moved_as_well_and_the_set_stays_as_it_was(found):
+    # A thin pen in a large scan, reduced.
+    faint = (found.images[0].astype(np.float32) * 0.15).astype(np.uint8)
+    kept, rng = faint.copy(), np.random.default_rng(0)
+    looks = [source.change(faint, source.Jitter(dirt=1.0), rng) for _ in range(20)]
+    np.testing.assert_array_equal(faint, kept)
+    assert len({(look > 20)[:, :40].sum() for look in looks}) > 3
+    blank = np.zeros_like(faint)
+    source.change(blank, source.Jitter(dirt=1.0), rng)
+    assert not blank.any()
+
+
 @pytest.mark.parametrize(("batch", "size"), [(12, 1), (10, 4)])
 def test_a_batch_that_does_not_divide_is_refused_with_one_that_does(found, batch, size):
     with pytest.raises(

@@ -7,12 +7,12 @@ import dataclasses
 import functools
 import io
 import multiprocessing
-import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from training import distribution
 from training.data import location
 from training.data.page import Page
 from training.errors import UserError
@@ -36,9 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--eval_count", type=int, default=150, help="evaluation pages, by other writers (default 150)"
     )
     pages.add_argument("--shards", type=int, default=4, help="files of the training split (default 4)")
-    pages.add_argument(
-        "--processes", type=int, default=len(os.sched_getaffinity(0)), help="default: all cores"
-    )
+    pages.add_argument("--processes", type=int, default=distribution.cores(), help="default: all cores")
     pages.add_argument(
         "--classes",
         choices=("signverod", "signature"),
@@ -65,9 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     single.add_argument("--forged", type=int, default=2, help="skilled forgeries a writer (default 2)")
     single.add_argument("--seed", type=int, default=0)
     single.add_argument("--shards", type=int, default=4, help="files of the training split (default 4)")
-    single.add_argument(
-        "--processes", type=int, default=len(os.sched_getaffinity(0)), help="default: all cores"
-    )
+    single.add_argument("--processes", type=int, default=distribution.cores(), help="default: all cores")
     sheet = kinds.add_parser("sheet", help="a picture of some pages with their boxes, to look at")
     sheet.add_argument("--output", type=pathlib.Path, required=True, help="PNG file to make")
     sheet.add_argument("--count", type=int, default=12, help="pages on it (default 12)")
@@ -139,12 +135,14 @@ def _in_processes(
 
 
 def _signatures(arguments: argparse.Namespace) -> int:
-    from training.data.signatures import CLASSES, FORGED, GENUINE
+    from training.data.signatures import CLASSES, FORGED, GENUINE, MOST_WRITERS
     from training.data.tfrecord import write_dataset
 
     counts = (arguments.writers, arguments.eval_writers, arguments.genuine)
-    if min(counts) < 1 or arguments.forged < 0 or sum(counts[:2]) > 400_000:
+    if min(counts) < 1 or arguments.forged < 0:
         raise UserError("--writers, --eval_writers and --genuine start at 1, --forged at 0.")
+    if sum(counts[:2]) > MOST_WRITERS:
+        raise UserError(f"--writers and --eval_writers: {MOST_WRITERS:,} together at most.")
     shares = {"train": range(arguments.writers), "eval": range(arguments.writers, sum(counts[:2]))}
     items = {
         split: [

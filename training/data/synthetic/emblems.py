@@ -80,8 +80,7 @@ def _crest(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
         else:
             cv2.polylines(half, [points], False, 255, int(rng.integers(2, 7)), cv2.LINE_AA)
     mirrored = rng.random() < 0.75
-    other = half[:, ::-1] if mirrored else half
-    both = np.concatenate([half[:, ::-1], other[:, ::-1] if mirrored else other], axis=1)
+    both = np.concatenate([half[:, ::-1] if mirrored else half, half], axis=1)
     np.maximum(canvas, both[:, : canvas.shape[1]], out=canvas)
     return cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
