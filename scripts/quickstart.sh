@@ -115,7 +115,7 @@ onnx=$detector/detector.onnx validation=$output/validation.json report=$output/r
 inputs="{task: {train_data: {input_path: '$data/train*'}, validation_data: {input_path: '$data/eval*'}}}"
 
 step data "$data" python -m training.data synthesize pages --output "$data" --count "$count" \
-  --eval_count "$eval_count" --seed 7 --classes signverod --processes "${PROCESSES:-$(nproc)}"
+  --eval_count "$eval_count" --seed 7 --classes signverod --margin 1.2 --processes "${PROCESSES:-$(nproc)}"
 step check "$data" python -m training.data check "$data"
 key+=$(cat configs/detector/*.yaml models/weights/detector/* | sha256sum)
 step train "$detector" python -m training.train --experiment=retinanet_signverod --mode=train_and_eval \
