@@ -259,6 +259,9 @@ def _validate(arguments: argparse.Namespace) -> int:
         raise UserError("validate: nothing to compare on; give --pages, --synthetic or both.")
     from export import validate
 
+    # Said at once, before pages are read and TensorFlow is loaded.
+    if arguments.saved_model and not (arguments.saved_model / "saved_model.pb").is_file():
+        raise UserError(f"--saved_model {arguments.saved_model}: no saved_model.pb in this folder.")
     pages = [location.locate(page) for page in arguments.pages]
     images = validate.load_pages(pages, arguments.limit)
     if arguments.saved_model:

@@ -312,7 +312,7 @@ def test_a_report_for_people_says_what_was_not_timed():
 def test_mistakes_in_the_command_are_said_in_a_line():
     done = preflight("--experiment=cleaner_unet", "--config_file=configs/nothing.yaml")
     assert done.returncode == 2
-    assert done.stderr.strip() == "error: --config_file configs/nothing.yaml: no such file."
+    assert done.stderr.strip() == "error: --config_file configs/nothing.yaml: No such file or directory."
     assert preflight("--experiment=cleaner_unet", "--cards=0").returncode == 2
 
 

@@ -47,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--margin",
         type=float,
         default=0.0,
-        help="millimetres that boxes leave around handwriting, on a page 280 mm long; people who annotate "
-        "leave about 1 (default 0: exact boxes)",
+        help="millimetres that boxes leave around signatures and dates, on a page 280 mm long; half as much "
+        "again around initials, half around redactions; people who annotate leave about 1 (default 0: exact)",
     )
     single = kinds.add_parser(
         "signatures", help="single signatures, genuine and forged, by synthetic writers"
