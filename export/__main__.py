@@ -257,11 +257,10 @@ def _validate(arguments: argparse.Namespace) -> int:
         raise UserError(f"--onnx {arguments.onnx}: no such file; make it with `python -m export onnx`.")
     if not arguments.pages and not arguments.synthetic:
         raise UserError("validate: nothing to compare on; give --pages, --synthetic or both.")
-    from export import validate
+    from export import saved_model, validate
 
-    # Said at once, before pages are read and TensorFlow is loaded.
-    if arguments.saved_model and not (arguments.saved_model / "saved_model.pb").is_file():
-        raise UserError(f"--saved_model {arguments.saved_model}: no saved_model.pb in this folder.")
+    if arguments.saved_model:  # said at once, before pages are read
+        saved_model.check_saved_model(arguments.saved_model)
     pages = [location.locate(page) for page in arguments.pages]
     images = validate.load_pages(pages, arguments.limit)
     if arguments.saved_model:

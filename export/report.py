@@ -28,7 +28,6 @@ from training.errors import UserError
 from training.files import atomic_file, read_json
 
 STYLE = pathlib.Path(__file__).with_name("report.css")
-# Above this score a found box is counted and drawn; AP looks at all of them.
 _USUAL_PAGES, _WORST_PAGES = 6, 6
 _UNDEFINED = "–"
 

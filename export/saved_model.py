@@ -84,6 +84,12 @@ def fit(image: tf.Tensor, size: list[int]) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.ensure_shape(pixels, [None, *size, 3]), fitted
 
 
+def check_saved_model(folder: str | os.PathLike[str]) -> None:
+    """Raises UserError where no SavedModel lies in a folder, without loading it."""
+    if not (pathlib.Path(folder) / "saved_model.pb").is_file():
+        raise UserError(f"--saved_model {os.fspath(folder)}: no saved_model.pb in this folder.")
+
+
 def load_served(folder: str | os.PathLike[str]) -> Any:
     """A loaded SavedModel that has a serving_default: its `signatures` work as long as it is kept.
 
@@ -91,8 +97,7 @@ def load_served(folder: str | os.PathLike[str]) -> Any:
       UserError: no SavedModel, a damaged one, or one that serves nothing.
     """
     path = pathlib.Path(folder)
-    if not (path / "saved_model.pb").is_file():
-        raise UserError(f"--saved_model {path}: no saved_model.pb in this folder.")
+    check_saved_model(path)
     try:
         saved = tf.saved_model.load(str(path))
     except (OSError, KeyError, ValueError, tf.errors.OpError) as error:

@@ -16,6 +16,16 @@ to_root() {
   cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 }
 
+# asked_for_help [ARGUMENT...]: whether the first one is -h or --help.
+asked_for_help() {
+  [ "${1:-}" = -h ] || [ "${1:-}" = --help ]
+}
+
+# head_comment LINE: what the script says of itself, from its second line to this one.
+head_comment() {
+  sed -n "2,$1s/^# \{0,1\}//p" "$0"
+}
+
 # use_environment: the environment of setup.sh, made where it is not there, before all else on the PATH.
 use_environment() {
   scripts/setup.sh

@@ -67,10 +67,8 @@ held_out_card() { # held_out_card EXPRESSION: of what the data set's card says o
     "$output/data/dataset_card.json" 2>/dev/null || true
 }
 if [ "$model" = extractor ] && [ "$(held_out_card "card['boxes'].get('forged', 0)")" = 0 ]; then
-  printf 'error: %s: no forgery among the writers held out, so no threshold could be told.
-' "$source" >&2
-  printf 'Give WRITER/forged folders too, for several writers; without any, keep to the model that ships.
-' >&2
+  printf 'error: %s: no forgery among the writers held out, so no threshold could be told.\n' "$source" >&2
+  printf 'Give WRITER/forged folders too, for several writers; without any, keep to the model that ships.\n' >&2
   exit 2
 fi
 held_out=$(held_out_card "card['documents']")

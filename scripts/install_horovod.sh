@@ -10,8 +10,8 @@
 set -euo pipefail
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-if [ "${1:-}" = -h ] || [ "${1:-}" = --help ]; then
-  sed -n '2,9s/^# \{0,1\}//p' "$0"
+if asked_for_help "$@"; then
+  head_comment 9
   exit 0
 fi
 to_root VENV SIGNVER_PYTHON

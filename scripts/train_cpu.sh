@@ -7,15 +7,12 @@
 set -euo pipefail
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-usage() {
-  sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-}
-if [ "${1:-}" = -h ] || [ "${1:-}" = --help ]; then
-  usage
+if asked_for_help "$@"; then
+  head_comment 6
   exit 0
 fi
 if [ $# -lt 2 ]; then
-  usage >&2
+  head_comment 6 >&2
   exit 2
 fi
 data=$(realpath -m "$1") model_dir=$(realpath -m "$2")

@@ -238,8 +238,7 @@ def unpack(archive: pathlib.Path, folder: pathlib.Path) -> None:
     try:
         with zipfile.ZipFile(archive) as opened:
             members = opened.infolist()
-            _refuse_hostile(archive, members)
-            _require_room(folder, sum(member.file_size for member in members))
+            _require_room(folder, _refuse_hostile(archive, members))
             with atomic_folder(folder) as temporary:
                 for member in _progress(members):
                     opened.extract(member, temporary)
@@ -281,7 +280,8 @@ def recognise(name: str, raw: pathlib.Path) -> tuple[str, pathlib.Path, str]:
     raise UserError(f"{raw}: no train/ with WRITER and WRITER_forg; is this the Siamese set?")
 
 
-def _refuse_hostile(archive: pathlib.Path, members: list[zipfile.ZipInfo]) -> None:
+def _refuse_hostile(archive: pathlib.Path, members: list[zipfile.ZipInfo]) -> int:
+    """Raises UserError where an archive could do harm; returns the bytes that will come out of it."""
     if len(members) > _MOST_MEMBERS:
         raise UserError(f"{archive}: {len(members):,} members; no set here has more than {_MOST_MEMBERS:,}.")
     seen: set[str] = set()
@@ -303,6 +303,7 @@ def _refuse_hostile(archive: pathlib.Path, members: list[zipfile.ZipInfo]) -> No
         raise UserError(
             f"{archive}: {size:,} bytes would come out of {archive.stat().st_size:,}; no images pack so well."
         )
+    return size
 
 
 def _require_room(place: pathlib.Path, size: int) -> None:

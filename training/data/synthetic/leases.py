@@ -36,10 +36,7 @@ def page(sheet: Sheet) -> None:
     foot = sheet.height * rng.uniform(0.84, 0.95)
     y = sheet.height * rng.uniform(0.04, 0.1)
     bottom = foot - sheet.line * rng.uniform(2, 5)
-    if rng.random() < 0.5:
-        blocks.paragraphs(sheet, left, y, characters, bottom)
-    else:
-        _clauses(sheet, left, y, characters, bottom)
+    _terms(sheet, left, y, characters, bottom)
     redact(sheet)
     initials(sheet, foot)
 
@@ -55,10 +52,7 @@ def form(sheet: Sheet) -> None:
     room = left + 0.02 * width
     characters = int(0.96 * width / sheet.advance)
     bottom = sheet.height * rng.uniform(0.45, 0.68)
-    if rng.random() < 0.5:
-        y = blocks.paragraphs(sheet, room, y, characters, bottom)
-    else:
-        y = _clauses(sheet, room, y, characters, bottom)
+    y = _terms(sheet, room, y, characters, bottom)
     redact(sheet)
     sheet.print(room, y, "IN WITNESS WHEREOF, the parties subscribed their names as of the above date.")
     y += 1.4 * sheet.line
@@ -134,6 +128,12 @@ def redact(sheet: Sheet) -> None:
         )
 
 
+def _terms(sheet: Sheet, left: float, y: float, characters: int, bottom: float) -> float:
+    """What is agreed on, in paragraphs or clauses; returns the y below."""
+    write = blocks.paragraphs if sheet.rng.random() < 0.5 else _clauses
+    return write(sheet, left, y, characters, bottom)
+
+
 def _clauses(sheet: Sheet, left: float, y: float, characters: int, bottom: float) -> float:
     """Numbered headings with lettered items, as leases have them; returns the y below."""
     rng = sheet.rng
@@ -180,11 +180,15 @@ def _cells(sheet: Sheet, left: float, y: float, width: float) -> float:
                 tall = sheet.size * rng.uniform(1.2, 2.0)
                 sheet.handwrite_date(x + 0.5 * share * width, y + 0.65 * height, tall)
             elif rng.random() < 0.7:
-                # Stamped: read as a date, but nobody wrote it.
-                stamped = text.date(rng).upper().replace(",", "")
-                sheet.print(x + 8, y + 0.45 * height, stamped, str(rng.choice(text.BOLD)))
+                _stamp_day(sheet, x + 8, y + 0.45 * height)
         x += share * width
     return y + height + 0.6 * sheet.line
+
+
+def _stamp_day(sheet: Sheet, x: float, y: float) -> None:
+    """Read as a date, but nobody wrote it."""
+    stamped = text.date(sheet.rng).upper().replace(",", "")
+    sheet.print(x, y, stamped, str(sheet.rng.choice(text.BOLD)))
 
 
 def _rows(sheet: Sheet, left: float, y: float, width: float) -> float:
@@ -240,8 +244,7 @@ def _column(sheet: Sheet, x: float, y: float, width: float, witness: bool = Fals
     sheet.rule(x, baseline + 2, 0.8 * width)
     if rng.random() < 0.92:
         sheet.sign(x + rng.uniform(0, 0.1) * width, baseline, 0.8 * width, highest=5 * sheet.line)
-    stamped = rng.random() < 0.12
-    if stamped:  # an officer's name, from a rubber stamp, across what stands there
+    if rng.random() < 0.12:  # an officer's name, from a rubber stamp, across what stands there
         start, above = x + rng.uniform(0.4, 0.7) * width, baseline - rng.uniform(0, 1) * sheet.line
         face = str(rng.choice(text.BOLD))
         name, title = text.person(rng).upper(), str(rng.choice(text.TITLES)).upper()
@@ -261,7 +264,6 @@ def _column(sheet: Sheet, x: float, y: float, width: float, witness: bool = Fals
             place = x + length + width * rng.uniform(0.15, 0.35)
             sheet.handwrite_date(place, y + 0.3 * sheet.size, sheet.size * rng.uniform(1.2, 2.1))
         elif rng.random() < 0.4:
-            stamped_day = text.date(rng).upper().replace(",", "")
-            sheet.print(x + length + 0.1 * width, y - 2, stamped_day, str(rng.choice(text.BOLD)))
+            _stamp_day(sheet, x + length + 0.1 * width, y - 2)
         y += 1.5 * sheet.line
     return y
