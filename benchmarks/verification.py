@@ -249,7 +249,7 @@ def speed(onnx: pathlib.Path) -> float:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(onnx), providers=["CPUExecutionProvider"])
-    image = np.random.default_rng(0).random((1, 96, 192, 1), np.float32)
+    image = np.random.default_rng(0).random((1, 192, 384, 1), np.float32)
     seconds = []
     for _ in range(220):
         begun = time.perf_counter()

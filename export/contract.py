@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from signver.cleaner import SIDE
 from signver.index import PRIOR_PAIRS, RIDGE
 from signver.pipeline import MARGIN as CROP_MARGIN
-from signver.preprocessing import BALANCE, FLATTEST, HEIGHT, LONGEST, SPREAD, WIDTH
+from signver.preprocessing import BALANCE, FLATTEST, LONGEST, SPREAD
 from training.errors import UserError
 
 # kind -> value -> layout, range, meaning.
@@ -185,7 +185,7 @@ def _extractor_steps(metadata: dict[str, str]) -> tuple[list[dict[str, Any]], li
         },
         {
             "step": "scale_by_moments",
-            "size": [HEIGHT, WIDTH],
+            "size": json.loads(metadata["signver.input_size"]),
             "spread": list(SPREAD),
             "balance": BALANCE,
             "fill": 0,

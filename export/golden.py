@@ -21,7 +21,6 @@ from signver import Cleaner, Detector, Matcher, MetricExtractor, SignVerError, g
 from signver.cleaner import fit_crop
 from signver.golden import VERSION
 from signver.model_file import open_model
-from signver.preprocessing import normalise_signature
 from training.files import write_json
 
 FOLDER = "golden"
@@ -220,7 +219,7 @@ def _extractor_cases(writer: _Writer) -> None:
     extractor = MetricExtractor(1).load(source.path)
     pictures = _clearest_trio(extractor, source.threshold, writer.seed)
     # Rounded to 256 levels, the network's input takes a quarter of the space.
-    ink = np.stack([np.rint(normalise_signature(one) * 255) for one in pictures]).astype(np.uint8)
+    ink = np.stack([np.rint(extractor.normalise(one) * 255) for one in pictures]).astype(np.uint8)
     writer.store("ink", ink, "Normalised ink of reference, genuine and other signature, times 255.")
     shape = [*ink.shape, 1]
     feed = (ink.astype(np.float32) / np.float32(255)).reshape(shape)

@@ -127,7 +127,7 @@ def convert_saved_model(
 
 
 def convert_extractor(loaded: LoadedModel, output: str | os.PathLike[str], **_: Any) -> pathlib.Path:
-    """Writes an extractor as ONNX: `image` float32 [batch, 96, 192, 1] to `embedding` float32 [batch, d].
+    """Writes an extractor as ONNX: `image` float32 [batch, 192, 384, 1] to `embedding` float32 [batch, d].
 
     The batch dimension is always free: one page may hold several signatures.
 

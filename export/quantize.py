@@ -317,9 +317,9 @@ def _crop_feed(path: pathlib.Path, pair: Any) -> dict[str, np.ndarray]:
 
 
 def _signature_feed(path: pathlib.Path, drawn: Any) -> dict[str, np.ndarray]:
-    from signver.preprocessing import normalise_signature
+    from signver.extractor import MetricExtractor
 
-    return {"image": normalise_signature(drawn[0])[np.newaxis, ..., np.newaxis]}
+    return {"image": MetricExtractor(1).load(path).normalise(drawn[0])[np.newaxis, ..., np.newaxis]}
 
 
 _FEEDS: dict[str, Callable[[pathlib.Path, Any], dict[str, np.ndarray]]] = {

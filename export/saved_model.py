@@ -163,7 +163,7 @@ def save_cleaner(loaded: LoadedModel, output: str | os.PathLike[str]) -> pathlib
 def save_extractor(loaded: LoadedModel, output: str | os.PathLike[str]) -> pathlib.Path:
     """Writes an extractor's SavedModel.
 
-    Signature `serving_default`: `image`, float32 [batch, 96, 192, 1] as `training.extractor.preprocessing`
+    Signature `serving_default`: `image`, float32 [batch, 192, 384, 1] as `training.extractor.preprocessing`
     makes it, to `embedding`, float32 [batch, d] of length 1.
 
     Raises:

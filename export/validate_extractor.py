@@ -30,7 +30,7 @@ RELATIVE_LIMIT = 5e-5
 # A signature counts where its cosine with the first differs from 1 by this much.
 APART = 0.05
 
-# float32 [n, 96, 192, 1] to float32 [n, d].
+# float32 [n, 192, 384, 1] to float32 [n, d].
 Trained = Callable[[np.ndarray], np.ndarray]
 
 

@@ -227,7 +227,3 @@ def _mark(mark: dict[str, Any]) -> str:
     writer = mark.get("writer")
     of = "" if writer is None else f" of {writer['identity'] or 'nobody enrolled'}"
     return f"{mark['class']} {mark['score']:.2f}{of}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from signver.results import QUESTIONS
 
@@ -45,6 +46,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action=_Version, help="print it and end")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (help_text, add) in _COMMANDS.items():
         command = commands.add_parser(name, help=help_text, description=f"{help_text.capitalize()}.")
@@ -55,6 +57,23 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     if "pages" in options and options.detector:
         options.pages = True
     return options
+
+
+class _Version(argparse.Action):
+    """Prints what is installed; asked for only then, since that takes longer than the rest of the help."""
+
+    def __init__(self, **options: Any):
+        super().__init__(nargs=0, default=argparse.SUPPRESS, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *arguments: Any) -> None:
+        from importlib import metadata
+
+        try:
+            version = metadata.version("signver-harness")
+        except metadata.PackageNotFoundError:
+            version = "not installed: run from its folder"
+        print(f"signver {version}")
+        parser.exit()
 
 
 def _add_detect(command: argparse.ArgumentParser) -> None:

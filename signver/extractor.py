@@ -14,7 +14,7 @@ import numpy as np
 from signver.errors import SignVerError
 from signver.images import Picture, from_floats
 from signver.model_file import open_model
-from signver.preprocessing import normalise_signature
+from signver.preprocessing import HEIGHT, WIDTH, normalise_signature
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -52,6 +52,7 @@ class MetricExtractor:
         rate on the validation writers of the training.
       calibration: what makes a probability of a cosine; None where the file has none.
       consistency: mean cosine of two genuine signatures of a writer, there too; None where the file has none.
+      input_size: height and width that the network takes, of the file.
       identity: SHA-256 of the file: embeddings are comparable only if they have this in common.
     """
 
@@ -62,6 +63,7 @@ class MetricExtractor:
         self.threshold = float("nan")
         self.calibration: Calibration | None = None
         self.consistency: float | None = None
+        self.input_size: tuple[int, int] = (HEIGHT, WIDTH)
         self.identity = ""
 
     def load(self, path: str | os.PathLike[str], *, sha256: str | None = None) -> MetricExtractor:
@@ -81,6 +83,7 @@ class MetricExtractor:
             raise SignVerError(f"{os.fspath(path)}: its metadata hold no signver.threshold.") from error
         self.calibration = _calibration(os.fspath(path), metadata)
         self.consistency = _consistency(os.fspath(path), metadata)
+        self.input_size = _input_size(os.fspath(path), metadata)
         if sha256 is None:
             with open(path, "rb") as stream:
                 sha256 = hashlib.sha256(stream.read()).hexdigest()
@@ -118,7 +121,7 @@ class MetricExtractor:
         return found if several else found[0]
 
     def normalise(self, picture: Picture) -> np.ndarray:
-        """What the network sees of a signature: float32 [96, 192], 1 where all is ink.
+        """What the network sees of a signature: float32 of `input_size`, 1 where all is ink.
 
         Args:
           picture: one, as for `extract`.
@@ -128,13 +131,13 @@ class MetricExtractor:
         """
         if isinstance(picture, np.ndarray) and picture.dtype.kind == "f":
             picture = from_floats(picture)
-        return normalise_signature(picture)
+        return normalise_signature(picture, self.input_size)
 
     def embed(self, normalised: Sequence[np.ndarray]) -> np.ndarray:
         """Embeddings of signatures that are normalised already.
 
         Args:
-          normalised: float32 [96, 192] each, of `normalise`.
+          normalised: float32 of `input_size` each, of `normalise`.
 
         Returns:
           float32 [n, d], each of length 1.
@@ -148,6 +151,17 @@ class MetricExtractor:
             assert self._session is not None
             found[start : start + len(pixels)] = self._session.run(["embedding"], {"image": pixels})[0]
         return found
+
+
+def _input_size(path: str, metadata: dict[str, str]) -> tuple[int, int]:
+    try:
+        height, width = json.loads(metadata["signver.input_size"])
+        if min(height, width) > 0:
+            return int(height), int(width)
+        message = f"signver.input_size is {height}x{width}"
+    except (KeyError, ValueError, TypeError) as error:
+        message = repr(error)
+    raise SignVerError(f"{path}: damaged metadata ({message}); export the model anew.")
 
 
 def _consistency(path: str, metadata: dict[str, str]) -> float | None:

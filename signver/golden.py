@@ -16,7 +16,6 @@ import numpy as np
 from signver.errors import SignVerError
 from signver.manifest import parse, read_inside
 from signver.model_file import open_model
-from signver.preprocessing import normalise_signature
 from signver.visualization import get_image_crops
 
 if TYPE_CHECKING:
@@ -160,9 +159,10 @@ class Golden:
 
     def _extract(self, case: Mapping[str, Any]) -> list[Check]:
         picture = self.picture(case["picture"])
-        ink = normalise_signature(picture)
+        extractor = self.bundle.extractor(self._threads)
+        ink = extractor.normalise(picture)
         stored = self.picture(case["ink"]).reshape(ink.shape)
-        found = self.bundle.extractor(self._threads).extract(picture)
+        found = extractor.extract(picture)
         expected = self.tensor(case["embedding"]["tensor"])
         return [
             _compare(f"{case['name']} ink", ink, stored, case["ink"]["tolerance"]),

@@ -10,7 +10,7 @@ import numpy as np
 from signver.errors import SignVerError
 from signver.images import Picture, as_rgb
 
-HEIGHT, WIDTH = 96, 192
+HEIGHT, WIDTH = 192, 384
 # Half the picture's height and width, in standard deviations of the ink.
 SPREAD = (2.3, 2.2)
 # How far height and width are scaled apart: 0 keeps the aspect ratio, 1 gives all signatures the same.
@@ -20,18 +20,19 @@ FLATTEST = 1 / 8
 # Fewer pixels of ink are a speck, not a signature; more than this share is no ink on paper.
 _LEAST_INK = 16
 _MOST_INK = 0.6
-# Larger pictures are averaged in whole blocks first: the result has 192 columns.
+# Larger pictures are averaged in whole blocks first: the result has 384 columns.
 LONGEST = 4096
 
 
-def normalise_signature(picture: Picture) -> np.ndarray:
+def normalise_signature(picture: Picture, size: tuple[int, int] = (HEIGHT, WIDTH)) -> np.ndarray:
     """The normalised ink of one signature.
 
     Args:
       picture: a path, a Pillow image or uint8 pixels; dark ink on light paper.
+      size: height and width of the result; `MetricExtractor.input_size` is what a model asks for.
 
     Returns:
-      float32 [96, 192], 1 where all is ink, 0 where none is.
+      float32 of that size, 1 where all is ink, 0 where none is.
 
     Raises:
       SignVerError: the picture cannot be read, or holds no signature.
@@ -53,9 +54,9 @@ def normalise_signature(picture: Picture) -> np.ndarray:
     middle_y, spread_y = _moments(ink.sum(axis=1, dtype=np.float64))
     middle_x, spread_x = _moments(ink.sum(axis=0, dtype=np.float64))
     spread_x, spread_y = max(spread_x, FLATTEST * spread_y), max(spread_y, FLATTEST * spread_x)
-    down, across = _scales(spread_y, spread_x)
-    rows = _areas(ink.shape[0], HEIGHT, middle_y, down)
-    columns = _areas(ink.shape[1], WIDTH, middle_x, across)
+    down, across = _scales(size, spread_y, spread_x)
+    rows = _areas(ink.shape[0], size[0], middle_y, down)
+    columns = _areas(ink.shape[1], size[1], middle_x, across)
     return rows @ ink @ columns.T
 
 
@@ -80,9 +81,9 @@ def _moments(mass: np.ndarray) -> tuple[float, float]:
     return middle, float(np.sqrt(mass @ (place - middle) ** 2 / mass.sum() + 1 / 12))
 
 
-def _scales(spread_y: float, spread_x: float) -> tuple[float, float]:
+def _scales(size: tuple[int, int], spread_y: float, spread_x: float) -> tuple[float, float]:
     """By what height and width are multiplied."""
-    down, across = HEIGHT / 2 / SPREAD[0] / spread_y, WIDTH / 2 / SPREAD[1] / spread_x
+    down, across = size[0] / 2 / SPREAD[0] / spread_y, size[1] / 2 / SPREAD[1] / spread_x
     more, less = (1 + BALANCE) / 2, (1 - BALANCE) / 2
     return down**more * across**less, across**more * down**less
 

@@ -238,7 +238,7 @@ def test_nothing_is_written_where_nothing_pays(whole_bundle, tmp_path):
 def test_an_int8_model_keeps_its_metadata_and_its_bytes(whole_bundle, tmp_path):
     source = whole_bundle / "extractor.onnx"
     rng = np.random.default_rng(1)
-    feeds = [{"image": rng.random((1, 96, 192, 1), np.float32)} for _ in range(4)]
+    feeds = [{"image": rng.random((1, 192, 384, 1), np.float32)} for _ in range(4)]
     quantize.quantise(source, tmp_path / "one.onnx", feeds)
     quantize.quantise(source, tmp_path / "two.onnx", feeds)
     assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "two.onnx").read_bytes()

@@ -136,6 +136,8 @@ def write_extractor(path, seed=0, **metadata):
     outputs = [("embedding", TensorProto.FLOAT, ["batch", LENGTH])]
     entries = {
         "signver.threshold": "0.7",
+        # Not the size of today's extractor: the SDK takes what the file asks for.
+        "signver.input_size": "[96, 192]",
         "signver.embedding": str(LENGTH),
         "signver.calibration": '{"slope": 20.0, "offset": -14.0}',
         "signver.consistency": "0.9",

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import time
@@ -83,7 +84,7 @@ def pages(tmp_path):
 
 def run(*arguments):
     done = subprocess.run(
-        [sys.executable, "-m", "signver.command", *map(str, arguments)], capture_output=True, text=True
+        [sys.executable, "-m", "signver", *map(str, arguments)], capture_output=True, text=True
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -334,7 +335,7 @@ def test_names_that_are_no_text_and_readers_that_leave(detector, tmp_path):
     for name in names:
         with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
             file.write(stream.getvalue())
-    arguments = [sys.executable, "-m", "signver.command", "detect", str(tmp_path), f"--detector={detector}"]
+    arguments = [sys.executable, "-m", "signver", "detect", str(tmp_path), f"--detector={detector}"]
     environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
     with subprocess.Popen(
         arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -422,6 +423,15 @@ def test_the_bar_is_for_terminals():
     few = Terminal()
     Progress(2, few).step()
     assert few.getvalue() == ""
+
+
+def test_the_version_is_that_of_the_installed_package(capsys):
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--version"])
+    assert ended.value.code == 0
+    name, found = capsys.readouterr().out.split()
+    assert name == "signver"
+    assert f'\nversion = "{found}"\n' in (pathlib.Path(__file__).parents[2] / "pyproject.toml").read_text()
 
 
 def test_help_loads_nothing_and_teaches():

@@ -18,18 +18,18 @@ layers = tf.keras.layers
 _MOMENTUM = 0.9
 # The network's last map is cut into this many places: rows and columns.
 _PLACES = (6, 12)
-# Directions, the side in pixels of the cells that they are counted in, and cells from place to place.
-_DIRECTIONS, _CELL, _STRIDE = 8, 4, 4
-# How far a place reaches, as a standard deviation in cells.
-_REACH = 2.5
+# Directions, and the side in pixels of the cells that they are counted in.
+_DIRECTIONS, _CELL = 8, 4
+# Coarse cells from place to place, and how far a place reaches, as a standard deviation in them.
+_STRIDE, _REACH = 4, 2.5
 # Directions that a stroke may leave a pixel in, and how far is looked, in pixels.
-_RAYS, _FAR = 16, 5
+_RAYS, _FAR = 16, 9
 # Below this share of ink a ray has left its stroke.
 _LEFT = 0.55
-# By how many cells down and across two strokes may be apart whose directions are counted together.
+# By how many coarse cells down and across two strokes may be apart whose directions are counted together.
 _APART = ((0, 2), (2, 0), (2, 2), (2, -2), (0, 4), (4, 0), (4, 4), (4, -4))
 # What is known, and how far each part counts, as a spread over signatures.
-_KNOWN = {"histograms": 1.0, "hinges": 1.4, "pairs": 1.0, "shapes": 0.7}
+_KNOWN = {"histograms": 1.0, "hinges": 1.4, "pairs": 1.0, "shapes": 1.0}
 # Signatures that kinds of shapes are found from.
 _SHAPED = 1500
 # How far the covariance within writers is drawn towards a round one: few writers do not tell all of it.
@@ -41,7 +41,7 @@ _LEARNED = 0.03
 
 
 def extractor(filters: Sequence[int], embedding: int = 256, dropout: float = 0.2) -> tf.keras.Model:
-    """Normalised ink, float32 [batch, 96, 192, 1], to float32 [batch, embedding] of length 1.
+    """Normalised ink, float32 [batch, 192, 384, 1], to float32 [batch, embedding] of length 1.
 
     Histograms of stroke directions by place (Dalal and Triggs 2005), hinges, how strokes bend whatever the
     place (Bulacu and Schomaker 2007), pairs of directions some way apart (Watanabe, Ito and Yokoi 2009), and
@@ -59,10 +59,12 @@ def extractor(filters: Sequence[int], embedding: int = 256, dropout: float = 0.2
     """
     image = tf.keras.Input((HEIGHT, WIDTH, 1), name="image")
     strokes = StrokeDirections(dtype="float32", name="strokes")(image)
+    # Shapes gain from fine cells; what stands where, and what beside it, does not.
+    coarse = layers.AveragePooling2D(2, dtype="float32", name="coarse")(strokes)
     known = [
         Histograms(dtype="float32", name="histograms")(strokes),
         Hinges(dtype="float32", name="hinges")(image),
-        Pairs(dtype="float32", name="pairs")(strokes),
+        Pairs(dtype="float32", name="pairs")(coarse),
         Shapes(dtype="float32", name="shapes")(strokes),
     ]
     # The last coordinate is `Density`'s.
@@ -74,7 +76,7 @@ def extractor(filters: Sequence[int], embedding: int = 256, dropout: float = 0.2
         layers.Dropout(dropout)(units)
     )
     if filters:
-        x = layers.Add(dtype="float32")([x, _learned(strokes, filters, length, dropout)])
+        x = layers.Add(dtype="float32")([x, _learned(coarse, filters, length, dropout)])
     x = layers.Dense(
         length, kernel_initializer="identity", trainable=False, dtype="float32", name="whitening"
     )(x)
@@ -87,7 +89,7 @@ def start_from(model: tf.keras.Model, images: np.ndarray, writers: np.ndarray, f
 
     Args:
       model: of `extractor`, not trained yet.
-      images: uint8 [n, 96, 192], normalised ink; two at least.
+      images: uint8 [n, 192, 384], normalised ink; two at least.
       writers: int [n], who wrote each.
       forged: bool [n].
     """
@@ -214,35 +216,41 @@ class StrokeDirections(tf.keras.layers.Layer):
 
     def call(self, image: tf.Tensor) -> tf.Tensor:
         """float32 [batch, h, w, 1] to float32 [batch, h / 4, w / 4, 8]."""
-        gradient = tf.nn.conv2d(image, tf.constant(_derivatives()), 1, "SAME")
+        # Derivatives at four pixels, along four ways each: their squares are all that the angle takes.
+        slopes = tf.nn.conv2d(image, tf.constant(_derivatives()), 2, "SAME")
+        squares = slopes * slopes
+        # The doubled angle has no front; its cosine towards each direction, cubed, is a bin with soft edges.
         # No slices and no broadcasting, 1×1 convolutions instead: with those tf2onnx finds another order of
         # the same steps each time, and the file's bytes would change.
-        squares = gradient * gradient
-        product = gradient * tf.nn.conv2d(gradient, _mixed([[0, 1], [1, 0]]), 1, "SAME")
-        # The doubled angle has no front; its cosine towards each direction, cubed, is a bin with soft edges.
         angles = 2 * np.pi * np.arange(_DIRECTIONS) / _DIRECTIONS
-        ahead = tf.nn.conv2d(squares, _mixed([np.cos(angles), -np.cos(angles)]), 1, "SAME")
-        aside = tf.nn.conv2d(product, _mixed([np.sin(angles), np.sin(angles)]), 1, "SAME")
-        cosines = tf.nn.relu(ahead + aside)
-        square = tf.nn.conv2d(squares, _mixed(np.ones((2, _DIRECTIONS))), 1, "SAME") + _mixed(
-            [[1e-6] * _DIRECTIONS]
-        )
-        bins = cosines * cosines * cosines / (square * square * tf.sqrt(square))
-        return tf.nn.avg_pool2d(bins, _CELL, _CELL, "VALID")
+        towards = [np.cos(angles), -np.cos(angles), np.sin(angles), -np.sin(angles)]
+        cosines = tf.nn.relu(tf.nn.conv2d(squares, _mixed(np.tile(towards, (4, 1)) / 4), 1, "SAME"))
+        both = np.repeat([[1.0], [1.0], [0.0], [0.0]], _DIRECTIONS, axis=1)
+        square = tf.nn.conv2d(squares, _mixed(np.tile(both, (4, 1)) / 4), 1, "SAME")
+        square += _mixed([[1e-6] * _DIRECTIONS])
+        # cosines³ / square^2.5: what a direction has of the slope, cubed, times the slope. Products, which
+        # tf2onnx moves its transposes past.
+        root = tf.math.rsqrt(square)
+        share = cosines * root
+        bins = share * share * share * (root * root)
+        return tf.nn.avg_pool2d(bins, _CELL // 2, _CELL // 2, "VALID")
 
 
 class Histograms(tf.keras.layers.Layer):
     """Square roots of the directions' histograms over overlapping places, as one vector of length 1."""
 
     def call(self, strokes: tf.Tensor) -> tf.Tensor:
-        """float32 [batch, 24, 48, 8] to float32 [batch, 576], by row, column and direction."""
+        """float32 [batch, 48, 96, 8] to float32 [batch, 576], by row, column and direction."""
         radius = int(3 * _REACH)
         place = np.arange(-radius, radius + 1)
         bell = np.exp(-(place**2) / (2 * _REACH**2))
-        bell = np.repeat((bell / bell.sum()).astype(np.float32)[:, np.newaxis], _DIRECTIONS, axis=1)
+        bell /= bell.sum()
+        # Down, and to coarse cells, in one; then across.
+        down, across = np.outer(np.repeat(bell, 2), [1, 1]) / 4, bell[np.newaxis]
         soft = strokes
-        for shape in ((-1, 1, _DIRECTIONS, 1), (1, -1, _DIRECTIONS, 1)):
-            soft = tf.nn.depthwise_conv2d(soft, tf.constant(bell.reshape(shape)), [1, 1, 1, 1], "SAME")
+        for kernel, step in ((down, 2), (across, 1)):
+            kernel = np.repeat(kernel[..., np.newaxis, np.newaxis], _DIRECTIONS, axis=2).astype(np.float32)
+            soft = tf.nn.depthwise_conv2d(soft, tf.constant(kernel), [1, step, step, 1], "SAME")
         roots = tf.sqrt(tf.nn.avg_pool2d(soft, _STRIDE, _STRIDE, "VALID") + _mixed([[1e-7] * _DIRECTIONS]))
         return tf.math.l2_normalize(tf.reshape(roots, [-1, int(np.prod(roots.shape[1:]))]), axis=1)
 
@@ -280,7 +288,7 @@ class Shapes(tf.keras.layers.Layer):
     are shared softly, and place counts among what makes a kind. `learn` finds the kinds.
     """
 
-    _AXES, _KINDS = 24, 48
+    _AXES, _KINDS = 40, 64
     # How many cells apart the nine cells of a shape are, in each of three rows.
     _STEP = 2
     # A picture's half height and half width, against the spread of shapes along an axis.
@@ -289,7 +297,7 @@ class Shapes(tf.keras.layers.Layer):
     _SAMPLE, _FEWEST = 60_000, 0.15
 
     def build(self, shape: tf.TensorShape) -> None:
-        """Axes [72, 24] of shapes, their middle [24], how sharply kinds are parted, kinds [48, 26]."""
+        """Axes [72, 40] of shapes, their middle [40], how sharply kinds are parted, kinds [64, 42]."""
         shapes = {"axes": (9 * _DIRECTIONS, self._AXES), "middle": (self._AXES,), "sharpness": ()}
         initial = {"axes": "orthogonal", "middle": "zeros", "sharpness": "ones"}
         for name, size in shapes.items():
@@ -300,25 +308,32 @@ class Shapes(tf.keras.layers.Layer):
         self.places = np.stack([y, x], axis=-1).reshape(-1, 2).astype(np.float32)
 
     def call(self, strokes: tf.Tensor) -> tf.Tensor:
-        """float32 [batch, 24, 48, 8] to float32 [batch, 1248] of length 1, by kind and axis."""
+        """float32 [batch, 48, 96, 8] to float32 [batch, 2688] of length 1, by kind and axis."""
         soft, roots = self._softened(strokes)
+        total = tf.nn.conv2d(soft, tf.ones([1, 1, _DIRECTIONS, 1]), 1, "SAME")
         axes = tf.reshape(self.axes, [3, 3, _DIRECTIONS, self._AXES])
-        values = self._around(roots, axes) / tf.sqrt(self._around(soft, tf.ones_like(axes)))
-        values = tf.reshape(tf.nn.bias_add(values, self.middle), [-1, len(self.places), self._AXES])
-        kinds, places = self.kinds[:, : self._AXES], self.kinds[:, self._AXES :]
+        # The sum of a shape again for each axis, and below for each kind: broadcast, it would make the file's
+        # bytes differ from one conversion to the next (`StrokeDirections`).
+        size = tf.math.rsqrt(self._around(total, tf.ones([3, 3, 1, self._AXES])))
+        values = self._around(roots, axes) * size
+        cells = len(self.places)
+        values = tf.reshape(tf.nn.bias_add(values, self.middle), [-1, cells, self._AXES])
+        # Place counts beside the axes; the 1 behind it carries what each kind starts from, and counts.
+        placed = np.column_stack([self.places, np.ones((cells, 1), np.float32)])
+        none = tf.reshape(tf.nn.conv2d(total, tf.zeros([1, 1, 1, 3]), 1, "SAME"), [-1, cells, 3])
+        values = tf.concat([values, none + placed], axis=2)
         # Squared distances to kinds, less what all kinds share.
-        near = 2 * tf.matmul(self.places, places, transpose_b=True) - tf.reduce_sum(self.kinds**2, axis=1)
-        near += 2 * tf.matmul(values, kinds, transpose_b=True)
-        # The sum from above again, once for each kind: broadcast, it would make the file's bytes differ from
-        # one conversion to the next (`StrokeDirections`).
-        amount = self._around(soft, tf.ones([3, 3, _DIRECTIONS, self._KINDS]))
-        amount = tf.reshape(amount, [-1, len(self.places), self._KINDS])
+        starts = -tf.reduce_sum(self.kinds**2, axis=1, keepdims=True)
+        near = tf.matmul(values, tf.concat([2 * self.kinds, starts], axis=1), transpose_b=True)
+        amount = self._around(total, tf.ones([3, 3, 1, self._KINDS]))
+        amount = tf.reshape(amount, [-1, cells, self._KINDS])
         shares = tf.nn.softmax(self.sharpness * near) * amount
-        total = tf.reduce_sum(shares, axis=1)[..., tf.newaxis]
-        shares = tf.transpose(shares, [0, 2, 1])
-        away = tf.concat([tf.matmul(shares, values), tf.matmul(shares, self.places)], axis=2)
-        away -= total * self.kinds
-        away /= tf.sqrt(total + 1e-3)
+        sums = tf.matmul(shares, values, transpose_a=True)
+        behind = self._AXES + 2
+        count = tf.matmul(sums, tf.constant(np.eye(behind + 1, dtype=np.float32)[:, behind:]))
+        away = tf.matmul(sums, tf.constant(np.eye(behind + 1, behind, dtype=np.float32)))
+        away -= count * self.kinds
+        away /= tf.sqrt(count + 1e-3)
         # A square root that keeps the sign, and does not blow up what is next to nothing.
         away /= tf.sqrt(tf.abs(away) + 1e-2)
         return tf.math.l2_normalize(tf.reshape(away, [-1, self._KINDS * (self._AXES + 2)]), axis=1)
@@ -327,7 +342,7 @@ class Shapes(tf.keras.layers.Layer):
         """Finds axes and kinds: principal components and k-means of the shapes of some pictures.
 
         Args:
-          strokes: float32 [n, 24, 48, 8]. Too few shapes for all kinds leave the layer as it is.
+          strokes: float32 [n, 48, 96, 8]. Too few shapes for all kinds leave the layer as it is.
         """
         rng, parts = np.random.default_rng(0), []
         pictures = 100
@@ -358,7 +373,7 @@ class Shapes(tf.keras.layers.Layer):
         self.set_weights([axes, -found[:, :-2].mean(axis=0) @ axes, sharpness, kinds])
 
     def _softened(self, strokes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Amounts of directions around each cell, float32 [batch, 24, 48, 8], and their square roots."""
+        """Amounts of directions around each cell, float32 [batch, 48, 96, 8], and their square roots."""
         soft = tf.nn.avg_pool2d(strokes, 2, 1, "SAME") + _mixed([[1e-6] * _DIRECTIONS])
         return soft, tf.sqrt(soft)
 
@@ -370,22 +385,29 @@ class Hinges(tf.keras.layers.Layer):
     """How often ink goes on from a pixel in two directions at once: how strokes bend, wherever they stand.
 
     Bulacu and Schomaker 2007, "Text-independent writer identification and verification using textural and
-    allographic features", count hinges of two pieces of a contour. Here rays from every pixel of ink say by
-    how much the ink goes on in each of sixteen directions, and products of two of them are summed over the
+    allographic features", count hinges of two pieces of a contour. Here rays from pixels of ink say by how
+    much the ink goes on in each of sixteen directions, and products of two of them are summed over the
     picture: a matrix product, which any runtime has. Place is left to `Histograms`.
     """
 
+    # From pixel to pixel that rays leave: each second one down and across tells as much as all.
+    _STEP = 2
+    # What a ray that leaves paper loses, where one that stays in ink has 1.
+    _PAPER = 2.0
+
     def call(self, image: tf.Tensor) -> tf.Tensor:
         """float32 [batch, h, w, 1] to float32 [batch, 120] of length 1, by pairs of directions."""
-        # A convolution with a bias and relu or relu6 is one step of ONNX Runtime; sums and cuts of their own
-        # would cost more than the convolutions. relu6 of 6 x is x cut at one, six times.
-        ink = tf.nn.relu6(tf.nn.conv2d(image, _mixed([[12.0]]), 1, "SAME"))
-        rays = tf.nn.conv2d(ink, tf.constant(_rays() / (6 * (1 - _LEFT))), 1, "SAME")
-        ahead = tf.nn.relu(tf.nn.bias_add(rays, tf.constant([-_LEFT / (1 - _LEFT)] * _RAYS)))
-        # A pixel counts from a tenth of ink on, in full from a third.
-        here = tf.nn.conv2d(image, _mixed([[24.0] * _RAYS]), 1, "SAME")
-        here = tf.nn.relu6(tf.nn.bias_add(here, tf.constant([-2.4] * _RAYS)))
-        ahead = tf.reshape(here * ahead * ahead, [-1, image.shape[1] * image.shape[2], _RAYS])
+        # From half on a pixel is ink; relu6 of 6 x is x cut at one, six times. As rows: ONNX Runtime takes
+        # pixels of one channel one by one.
+        pixels = tf.reshape(image, [-1, image.shape[1] * image.shape[2]])
+        ink = tf.reshape(tf.nn.relu6(12.0 * pixels), [-1, *image.shape[1:]])
+        # Rays leave ink only: what the pixel itself lacks of it is taken off all of them.
+        kernel = _rays() / (1 - _LEFT)
+        kernel[_FAR, _FAR] += self._PAPER
+        rays = tf.nn.conv2d(ink, tf.constant(kernel / 6), self._STEP, "SAME")
+        bias = tf.constant([-_LEFT / (1 - _LEFT) - self._PAPER] * _RAYS)
+        ahead = tf.nn.relu(tf.nn.bias_add(rays, bias))
+        ahead = tf.reshape(ahead * ahead, [-1, ahead.shape[1] * ahead.shape[2], _RAYS])
         products = tf.reshape(tf.matmul(ahead, ahead, transpose_a=True), [-1, _RAYS * _RAYS])
         # A direction with itself only says how much of it there is.
         first, second = np.triu_indices(_RAYS, 1)
@@ -430,16 +452,22 @@ def _mixed(weights: Any) -> tf.Tensor:
 
 
 def _derivatives() -> np.ndarray:
-    """Derivatives of a Gaussian of one pixel, across and down: float32 [7, 7, 1, 2]."""
+    """Derivatives of a Gaussian of one pixel at each of 2×2 pixels: float32 [8, 8, 1, 16].
+
+    By pixel, and then across, down, and along both diagonals.
+    """
     place = np.arange(-3, 4)
     bell = np.exp(-(place**2) / 2) / np.exp(-(place**2) / 2).sum()
     slope = place * bell
-    kernel = np.stack([np.outer(bell, slope), np.outer(slope, bell)], axis=-1)
-    return kernel[:, :, np.newaxis].astype(np.float32)
+    across, down = np.outer(bell, slope), np.outer(slope, bell)
+    diagonals = [(across + down) / np.sqrt(2), (across - down) / np.sqrt(2)]
+    ways = [across, down, *diagonals]
+    kernel = [np.pad(way, ((y, 1 - y), (x, 1 - x))) for y in (0, 1) for x in (0, 1) for way in ways]
+    return np.stack(kernel, axis=-1)[:, :, np.newaxis].astype(np.float32)
 
 
 def _rays() -> np.ndarray:
-    """The mean over the way from the middle to `_FAR` pixels in each direction: float32 [11, 11, 1, 16]."""
+    """The mean over the way from the middle to `_FAR` pixels in each direction: float32 [19, 19, 1, 16]."""
     side = 2 * _FAR + 1
     kernel = np.zeros((side, side, _RAYS))
     for ray, angle in enumerate(2 * np.pi * np.arange(_RAYS) / _RAYS):

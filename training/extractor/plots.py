@@ -12,6 +12,9 @@ from training.extractor import metrics
 from training.extractor.input import SignatureSet
 from training.extractor.preprocessing import HEIGHT, WIDTH
 
+# Signatures are drawn at half their size.
+_HALF = (WIDTH // 2, HEIGHT // 2)
+
 _COLOURS = {"genuine": "#1b7837", "skilled": "#c51b7d", "random": "#4575b4"}
 
 
@@ -66,16 +69,17 @@ def mistakes(signatures: SignatureSet, embeddings: np.ndarray, count: int = 6) -
     rows = []
     for score, first, second in pairs:
         forged = bool(signatures.forged[second])
-        row = np.full((HEIGHT + 22, 2 * WIDTH + 12, 3), 255, np.uint8)
-        row[22:, :WIDTH] = 255 - signatures.images[first][..., np.newaxis]
-        row[22:, WIDTH + 12 :] = 255 - signatures.images[second][..., np.newaxis]
+        row = np.full((_HALF[1] + 22, 2 * _HALF[0] + 12, 3), 255, np.uint8)
+        for number, left in ((first, 0), (second, _HALF[0] + 12)):
+            drawn = cv2.resize(signatures.images[number], _HALF, interpolation=cv2.INTER_AREA)
+            row[22:, left : left + _HALF[0]] = 255 - drawn[..., np.newaxis]
         what = "forged, yet alike" if forged else "both genuine, yet unlike"
         text = f"writer {signatures.names[signatures.writers[first]]}: {what}, {score:.2f}"
         colour = (197, 27, 125) if forged else (27, 120, 55)
         cv2.putText(row, text, (4, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, 1, cv2.LINE_AA)
         rows.append(row)
     if not rows:
-        return cv2.imencode(".png", np.full((HEIGHT, 4 * WIDTH, 3), 255, np.uint8))[1].tobytes()
+        return cv2.imencode(".png", np.full((_HALF[1], 4 * _HALF[0], 3), 255, np.uint8))[1].tobytes()
     if len(rows) % 2:
         rows.append(np.full_like(rows[0], 255))
     half = len(rows) // 2

@@ -20,7 +20,7 @@ from typing import Any
 
 import tensorflow as tf
 
-HEIGHT, WIDTH = 96, 192
+HEIGHT, WIDTH = 192, 384
 # Half the picture's height and width, in standard deviations of the ink.
 SPREAD = (2.3, 2.2)
 # How far height and width are scaled apart: 0 keeps the aspect ratio, 1 gives all signatures the same.
@@ -36,7 +36,7 @@ def normalise(grey: tf.Tensor) -> tf.Tensor:
       grey: uint8 [h, w], dark ink on light paper.
 
     Returns:
-      float32 [96, 192], 1 where all is ink, 0 where none is; all 0 where the image has no ink.
+      float32 [192, 384], 1 where all is ink, 0 where none is; all 0 where the image has no ink.
     """
     ink = tf.cast(tf.cast(grey, tf.int32) <= otsu(grey), tf.float32)
     middle_y, spread_y = _moments(tf.reduce_sum(ink, axis=1))

@@ -7,8 +7,8 @@ from training.extractor.baselines import direction_histograms
 
 
 def stroke(start, end, width=3):
-    image = np.zeros((96, 192), np.uint8)
-    cv2.line(image, start, end, 255, width)
+    image = np.zeros((192, 384), np.uint8)
+    cv2.line(image, *(tuple(2 * place for place in end) for end in (start, end)), 255, 2 * width)
     return image
 
 
@@ -38,4 +38,4 @@ def test_what_moves_little_or_is_thicker_stays_near():
 
 
 def test_a_picture_without_ink_is_no_number_lost():
-    assert np.array_equal(direction_histograms(np.zeros((1, 96, 192), np.uint8)), np.zeros((1, 576)))
+    assert np.array_equal(direction_histograms(np.zeros((1, 192, 384), np.uint8)), np.zeros((1, 576)))

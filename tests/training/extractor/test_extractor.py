@@ -245,7 +245,7 @@ def test_writers_without_forgeries_are_no_accident_of_the_report(tmp_path, forge
     rng = np.random.default_rng(forged)
     writers = np.repeat(np.arange(8, dtype=np.int32), 5)
     is_forged = np.tile([False, False, False, True, True], 8) & (writers < forged)
-    images = rng.integers(0, 255, (40, 96, 192)).astype(np.uint8)
+    images = rng.integers(0, 255, (40, 192, 384)).astype(np.uint8)
     names = tuple(f"w{number}" for number in range(8))
     strange = SignatureSet(images, writers, is_forged, names, tuple(map(str, range(40))))
     known = dataclasses.replace(strange, forged=np.tile([False, False, False, True, True], 8))

@@ -24,7 +24,7 @@ def take(found, count, **options):
 
 
 def test_a_set_holds_every_signature_under_its_writer(found):
-    assert found.images.shape == (32, 96, 192)
+    assert found.images.shape == (32, 192, 384)
     assert len(found.names) == 4
     for writer in range(4):
         assert len(found.of(writer, False)) == 5
@@ -34,7 +34,7 @@ def test_a_set_holds_every_signature_under_its_writer(found):
 
 def test_every_batch_has_whole_writers(found):
     images, (writers, forged) = take(found, 1, batch=10)[0]
-    assert images.shape == (10, 96, 192, 1)
+    assert images.shape == (10, 192, 384, 1)
     assert images.dtype == np.uint8
     for visit in range(2):
         part = slice(visit * 5, visit * 5 + 5)

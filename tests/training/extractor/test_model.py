@@ -13,7 +13,7 @@ from training.extractor import metrics
 from training.extractor import model as network
 from training.extractor.preprocessing import normalise
 
-KNOWN = {"histograms": 1.0, "hinges": 1.4, "pairs": 1.0, "shapes": 0.7}
+KNOWN = {"histograms": 1.0, "hinges": 1.4, "pairs": 1.0, "shapes": 1.0}
 
 
 def written(writers, count):
@@ -52,19 +52,19 @@ def scatter(rows):
 
 
 def drawn(*lines):
-    """White lines on a black picture, float32 [1, 96, 192, 1]: each a list of (x, y)."""
-    picture = np.zeros((96, 192), np.uint8)
+    """White lines on a black picture, float32 [1, 192, 384, 1]: each a list of (x, y)."""
+    picture = np.zeros((192, 384), np.uint8)
     for line in lines:
-        cv2.polylines(picture, [np.array(line, np.int32)], False, 255, 3, cv2.LINE_AA)
+        cv2.polylines(picture, [np.array(line, np.int32)], False, 255, 6, cv2.LINE_AA)
     return picture[np.newaxis, ..., np.newaxis].astype(np.float32) / 255
 
 
 def test_hinges_say_how_strokes_bend_and_not_where():
     hinges = network.Hinges()
-    corner = hinges(drawn([(40, 20), (40, 60), (90, 60)]))[0].numpy()
-    moved = hinges(drawn([(80, 30), (80, 70), (130, 70)]))[0].numpy()
+    corner = hinges(drawn([(80, 40), (80, 120), (180, 120)]))[0].numpy()
+    moved = hinges(drawn([(160, 60), (160, 140), (260, 140)]))[0].numpy()
     # The second stroke turns back instead of aside.
-    sharp = hinges(drawn([(40, 20), (40, 60), (80, 25)]))[0].numpy()
+    sharp = hinges(drawn([(80, 40), (80, 120), (160, 50)]))[0].numpy()
     assert corner.shape == (120,)
     assert np.linalg.norm(corner) == pytest.approx(1, abs=1e-5)
     assert corner @ moved > 0.999
@@ -101,18 +101,18 @@ def test_shapes_are_summed_by_kind(images):
     layer(strokes[:1])
     layer.learn(strokes)
     axes, middle, sharpness, kinds = layer.get_weights()
-    assert axes.shape == (72, 24)
-    assert kinds.shape == (48, 26)
-    total, away = np.zeros(48), np.zeros((48, 26))
+    assert axes.shape == (72, 40)
+    assert kinds.shape == (64, 42)
+    total, away = np.zeros(64), np.zeros((64, 42))
     # The lower right border averages what there is.
-    soft = np.zeros((24, 48, 8))
-    for row, column in np.ndindex(24, 48):
+    soft = np.zeros((48, 96, 8))
+    for row, column in np.ndindex(48, 96):
         soft[row, column] = strokes[0, row : row + 2, column : column + 2].mean(axis=(0, 1)) + 1e-6
-    for row, column in np.ndindex(24, 48):
+    for row, column in np.ndindex(48, 96):
         cells = [(row + down, column + across) for down in (-2, 0, 2) for across in (-2, 0, 2)]
-        nine = [soft[y, x] if 0 <= y < 24 and 0 <= x < 48 else np.zeros(8) for y, x in cells]
+        nine = [soft[y, x] if 0 <= y < 48 and 0 <= x < 96 else np.zeros(8) for y, x in cells]
         shape = np.sqrt(np.concatenate(nine))
-        place = 1.5 * (2 * row - 23) / 24, 1.5 * (2 * column - 47) / 48
+        place = 1.5 * (2 * row - 47) / 48, 1.5 * (2 * column - 95) / 96
         values = np.concatenate([shape / np.linalg.norm(shape) @ axes + middle, place])
         near = np.exp(-sharpness * ((values - kinds) ** 2).sum(axis=1))
         shares = near / near.sum() * (shape**2).sum()
@@ -130,7 +130,7 @@ def test_shapes_tell_letters_apart_wherever_they_stand(images):
     layer.learn(strokes_of(images))
 
     def made(write, left):
-        picture = np.zeros((96, 192), np.uint8)
+        picture = np.zeros((192, 384), np.uint8)
         for place in range(left, left + 100, 25):
             write(picture, place)
         return layer(strokes_of(picture[np.newaxis])).numpy()[0]
@@ -150,7 +150,7 @@ def test_shapes_tell_letters_apart_wherever_they_stand(images):
 
 def test_too_few_shapes_leave_kinds_as_they_are(images):
     layer = network.Shapes()
-    empty = np.zeros((3, 24, 48, 8), np.float32)
+    empty = np.zeros((3, 48, 96, 8), np.float32)
     layer(empty)
     before = layer.get_weights()
     layer.learn(empty)
@@ -187,11 +187,13 @@ def test_the_embedding_starts_as_the_principal_components_of_what_is_known(some,
     assert np.median(pairs) > np.quantile(others, 0.95)
 
 
-def test_an_embedding_may_be_longer_than_what_is_known(some, images):
-    model = network.extractor([8], embedding=2500)
+def test_an_embedding_may_be_longer_than_what_is_known(some, images, monkeypatch):
+    monkeypatch.setattr(network.Shapes, "_KINDS", 4)
+    model = network.extractor([8], embedding=1500)
+    assert model.get_layer("known").output.shape[-1] < 1499
     network.start_from(model, *some)
     found = model(images[:3, ..., np.newaxis].astype(np.float32) / 255).numpy()
-    assert found.shape == (3, 2500)
+    assert found.shape == (3, 1500)
     assert np.isfinite(found).all()
 
 
@@ -214,8 +216,9 @@ def test_an_extractor_is_adapted_to_new_writers(some):
     images, writers, forged = written(range(100, 116), 4)
     rng = np.random.default_rng(0)
     for image in images:
-        left = int(rng.integers(0, 150))
-        image[rng.integers(0, 20) :: 24, left : left + 40] = 200
+        left, top = int(rng.integers(0, 300)), int(rng.integers(0, 40))
+        for row in (top, top + 1):
+            image[row::48, left : left + 80] = 200
     learned, held = writers < 108, writers >= 108
     before = network.embed(model, images)
     network.adapt(model, images[learned], writers[learned], forged[learned])
@@ -235,7 +238,7 @@ def test_an_empty_picture_has_a_defined_embedding(some):
     model = network.extractor([8, 8], embedding=64)
     network.start_from(model, *some)
     for level in (0.0, 1.0):
-        found = model(np.full((1, 96, 192, 1), level, np.float32)).numpy()
+        found = model(np.full((1, 192, 384, 1), level, np.float32)).numpy()
         assert np.isfinite(found).all()
         assert np.linalg.norm(found) == pytest.approx(1, abs=1e-4)
 
