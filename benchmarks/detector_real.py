@@ -26,7 +26,8 @@ from PIL import Image, ImageDraw
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from benchmarks.commands import call, processor
-from training.data.page import Page
+from export import report_pages
+from training.data.page import Box, Page
 from training.data.tfrecord import read_pages
 
 # Boxes under this score are not drawn; AP uses all of them.
@@ -172,37 +173,21 @@ def of_class(pages: Sequence[Page], detections: list, label: int) -> tuple[list[
     ]
 
 
-def average_precision(pages: list, detections: list) -> tuple[float, float]:
-    """COCO's AP and AP50 of one class, by pycocotools, in pixels of a 1000² page."""
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    truth: dict = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "signature"}]}
-    found = []
-    for number, (page, (boxes, scores)) in enumerate(zip(pages, detections, strict=True), start=1):
-        truth["images"].append({"id": number})
-        for box in page.boxes:
-            row = as_coco([box.ymin, box.xmin, box.ymax, box.xmax])
-            identity = len(truth["annotations"]) + 1
-            truth["annotations"].append(
-                {"id": identity, "image_id": number, "category_id": 1, "iscrowd": 0, **row}
-            )
-        for box, score in zip(boxes, scores, strict=True):
-            found.append({"image_id": number, "category_id": 1, "score": float(score), **as_coco(box)})
-    coco = COCO()
-    coco.dataset = truth
-    coco.createIndex()
-    evaluation = COCOeval(coco, coco.loadRes(found), "bbox")
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
-    return float(evaluation.stats[0]), float(evaluation.stats[1])
-
-
-def as_coco(box: list[float]) -> dict:
-    """A normalised [ymin, xmin, ymax, xmax] box as COCO's bbox and area."""
-    ymin, xmin, ymax, xmax = (1000 * float(value) for value in box)
-    return {"bbox": [xmin, ymin, xmax - xmin, ymax - ymin], "area": (xmax - xmin) * (ymax - ymin)}
+def average_precision(pages: list[Page], detections: list) -> tuple[float, float]:
+    """COCO's AP and AP50 of one class, -1 where no page holds it."""
+    labels = {box.label for page in pages for box in page.boxes}
+    if not labels:
+        return -1.0, -1.0
+    (label,) = labels
+    results = []
+    for page, (boxes, scores) in zip(pages, detections, strict=True):
+        found = [
+            report_pages.Found(Box(*map(float, box), label), float(score))
+            for box, score in zip(boxes, scores, strict=True)
+        ]
+        results.append(report_pages.PageResult(page, tuple(found), (), (), 0.0))
+    figures = report_pages.average_precision(results, [label])[label]
+    return figures["AP"], figures["AP50"]
 
 
 def page_errors(page, boxes: np.ndarray, scores: np.ndarray) -> int:

@@ -26,9 +26,8 @@ from training.runner import LoadedModel
 
 # A file may be this much larger than the weights in it: graph, names and metadata.
 SIZE_LIMIT = 1.1
-# And by this much: a graph, and constants that are no weights, as how near each place is to the extractor's
-# kinds of shapes (221 kB).
-GRAPH_BYTES = 327_680
+# And by this much: a graph, and constants that are no weights, as the extractor's places (55 kB).
+GRAPH_BYTES = 163_840
 
 _CLEANER_METADATA = {
     "signver.input_size": json.dumps([SIDE, SIDE]),

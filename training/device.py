@@ -104,6 +104,13 @@ def set_precision(precision: str) -> None:
     tf.keras.mixed_precision.set_global_policy("float32" if precision == "float32" else f"mixed_{precision}")
 
 
+def expect_idle_weights() -> None:
+    """Keeps Keras from warning at every trace: MobileNet's last normalisation feeds nothing in a pyramid."""
+    import tensorflow as tf
+
+    tf.get_logger().addFilter(lambda line: "Gradients do not exist" not in line.getMessage())
+
+
 def prefetch(dataset: tf.data.Dataset, device: Device) -> tf.data.Dataset:
     """Last stage of an input pipeline: to the card's memory on HPU, in host memory elsewhere."""
     import tensorflow as tf

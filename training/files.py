@@ -95,8 +95,8 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
         value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{name}: {error.strerror}.") from error
-    except ValueError as error:
-        raise UserError(f"{name}: not JSON ({error}); make it anew.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{name}: not JSON ({error}).") from error
     if not isinstance(value, dict):
         raise UserError(f"{name}: expected a JSON object, found a {type(value).__name__}.")
     return value

@@ -135,8 +135,7 @@ def run(
       PreemptedError: SIGTERM arrived and the state was saved.
     """
     folder = pathlib.Path(model_dir)
-    # MobileNet's last normalisation feeds nothing in a pyramid; Keras says so at every trace.
-    tf.get_logger().addFilter(lambda line: "Gradients do not exist" not in line.getMessage())
+    device.expect_idle_weights()
     # Habana's module is loaded before Horovod starts (Model-References, example_hvd.py).
     chosen = device.choose(device_name, experiment.runtime.mixed_precision_dtype or "float32")
     distribution.init()

@@ -127,6 +127,29 @@ def test_filters_that_nobody_can_round_up_are_no_fault():
     assert checks.check_channels(traced(Tiny(fixed))).level == "ok"
 
 
+def test_what_learns_counts_three_times():
+    def odd(x):
+        """A fifth of the first convolution's arithmetic forward, by 120 channels, and no gradient."""
+        rows = tf.stop_gradient(tf.reshape(x, [BATCH, SIDE * SIDE, 64]))
+        product = tf.matmul(rows, rows[:, :120], transpose_b=True)
+        return x + tf.reduce_mean(product, axis=(1, 2), keepdims=True)[..., tf.newaxis]
+
+    finding = checks.check_channels(traced(Tiny(odd)))
+    assert finding.level == "ok"
+    assert finding.summary.endswith("6% in neither")
+
+
+def test_fixed_filters_in_float32_are_told_apart():
+    def fixed(x):
+        exact = tf.cast(tf.stop_gradient(x), tf.float32)
+        return x + tf.cast(tf.nn.conv2d(exact, tf.ones([3, 3, 64, 64]), 1, "SAME"), x.dtype)
+
+    finding = checks.check_precision(traced(Tiny(fixed)))
+    assert finding.level == "ok"
+    # The first convolution runs twice, since nothing before it learns.
+    assert finding.summary == "100% of the arithmetic is in bfloat16; fixed filters in float32 add 50%"
+
+
 def test_float32_arithmetic_is_said():
     found = faults(checks.check_graph(traced(precision="float32")))
     assert set(found) == {"precision"}

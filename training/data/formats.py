@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from PIL import Image, ImageOps
 from training.data.page import Box, Page
 from training.data.splits import document_of
 from training.errors import UserError
+from training.files import read_json
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 # Quality of pages that have to be encoded anew.
@@ -129,7 +129,7 @@ def read_coco(
     Raises:
       UserError: not COCO, an entry that cannot be read, an unknown image or category, a crowd box.
     """
-    content = _load_json(annotations)
+    content = read_json(annotations)
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):
             raise UserError(f"{annotations}: no list '{key}'; this is not a COCO detection file.")
@@ -284,15 +284,3 @@ def _yolo_line(line: str) -> tuple[int, tuple[float, float, float, float]]:
         return int(kind), (min(values[1::2]), min(values[0::2]), max(values[1::2]), max(values[0::2]))
     x, y, width, height = values
     return int(kind), (y - height / 2, x - width / 2, y + height / 2, x + width / 2)
-
-
-def _load_json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected an object with images, annotations and categories.")
-    return content

@@ -127,8 +127,7 @@ def inspect(
 
     precision = experiment.runtime.mixed_precision_dtype or "float32"
     device.set_precision("bfloat16" if precision == "auto" else precision)
-    # MobileNet's last normalisation feeds nothing in a pyramid; Keras says so at every trace.
-    tf.get_logger().addFilter(lambda line: "Gradients do not exist" not in line.getMessage())
+    device.expect_idle_weights()
     data = experiment.task.train_data
     batch = data.global_batch_size
     findings = [checks.check_batch(batch, cards.cards)]

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 
 from training.preflight import cost, gaudi
-from training.preflight.step import Node, Step, Value
+from training.preflight.step import GRADIENTS, Node, Step, Value
 
 OK, NOTE, WARN, BLOCK = "ok", "note", "warn", "BLOCK"
 _VIEW_DTYPES = ("resource", "variant")
@@ -164,24 +164,34 @@ def check_ops(step: Step) -> Finding:
 
 
 def check_precision(step: Step) -> Finding:
-    """Matrix arithmetic in bfloat16 fills the matrix engine; float32 is many times slower."""
-    work = {"bfloat16": 0.0, "other": 0.0}
+    """Matrix arithmetic in bfloat16 fills the matrix engine; float32 is many times slower.
+
+    Fixed filters in float32 need it, no setting changes that; they are told apart.
+    """
+    half = exact = fixed = 0.0
     slow = []
     for node in step.card_nodes():
         flops = cost.flops(node)
-        if flops:
-            half = node.outputs[0].dtype == "bfloat16"
-            work["bfloat16" if half else "other"] += flops
-            if not half:
-                slow.append((flops, node))
-    share = work["bfloat16"] / max(1.0, sum(work.values()))
+        if not flops:
+            continue
+        if node.outputs[0].dtype == "bfloat16":
+            half += flops
+        elif node.fixed:
+            fixed += flops
+        else:
+            exact += flops
+            slow.append((flops, node))
+    share = half / max(1.0, half + exact)
+    summary = f"{share:.0%} of the arithmetic is in bfloat16"
+    if half and fixed:
+        summary += f"; fixed filters in float32 add {fixed / (half + exact):.0%}"
     if share >= 0.9:
-        return Finding("precision", OK, f"{share:.0%} of the arithmetic is in bfloat16")
+        return Finding("precision", OK, summary)
     slow.sort(key=lambda pair: -pair[0])
     return Finding(
         "precision",
         WARN,
-        f"{share:.0%} of the arithmetic is in bfloat16",
+        summary,
         _names([node for _, node in slow], lambda node: node.outputs[0].dtype),
         "runtime.mixed_precision_dtype: bfloat16",
     )
@@ -190,16 +200,20 @@ def check_precision(step: Step) -> Finding:
 def check_channels(step: Step) -> Finding:
     """Channels in multiples of 128, or at least 64, fill the matrix engine.
 
-    Fixed filters are what they are, nobody can round them up; they are left out.
+    Fixed filters are what they are, nobody can round them up; they are left out. What learns runs three
+    times: forward, and for the gradients of values and of weights.
     """
     total, odd = 0.0, []
     by_multiple: dict[int, float] = collections.defaultdict(float)
-    for node in step.card_nodes():
+    nodes = list(step.card_nodes())
+    learning = {node.name.replace(GRADIENTS, "", 1).rpartition("/")[0] for node in nodes if node.backward}
+    for node in nodes:
         flops = cost.flops(node)
         if not flops or node.backward or node.type not in _CONVOLUTIONS or not node.outputs[0].shape:
             continue
         if node.fixed:
             continue
+        flops *= 3 if node.name in learning else 1
         total += flops
         channels = node.outputs[0].shape[-1] or 1
         fitting = next((m for m in gaudi.CHANNEL_MULTIPLES if channels % m == 0), 0)

@@ -14,6 +14,8 @@ import tensorflow as tf
 
 # They look at a shape, not at values: what follows is arithmetic of the compiler, not of the card.
 _SHAPE_OPS = frozenset(("Shape", "ShapeN", "Size", "Rank"))
+# What stands before the path of an operation of the gradients.
+GRADIENTS = "gradient_tape/"
 _CALLS = frozenset(("PartitionedCall", "StatefulPartitionedCall"))
 _BRANCHES = frozenset(("If", "StatelessIf", "While", "StatelessWhile"))
 # The same memory under another name.
@@ -148,7 +150,7 @@ class _Walk:
         for operation in graph.get_operations():
             if operation.type == "Placeholder" or operation.name not in alive:
                 continue
-            gradient = backward or "gradient_tape/" in operation.name
+            gradient = backward or GRADIENTS in operation.name
             flags = [card.get(id(tensor), False) for tensor in operation.inputs]
             made = self._visit(operation, graph, flags, prefix, gradient)
             self._remember(operation, made, gradient)
