@@ -163,6 +163,16 @@ def _cleaner_steps(_: dict[str, str]) -> tuple[list[dict[str, Any]], list[dict[s
     return before, after
 
 
+def _enlarge_step(below: int) -> list[dict[str, Any]]:
+    if not below:
+        return []
+    text = (
+        "Where the longer side is under below, double height and width until it is not, six times at most: "
+    )
+    text += "at once, bicubic as Pillow does it, along the rows, then along the columns, rounded after each."
+    return [{"step": "enlarge", "below": below, "filter": "bicubic", "text": text}]
+
+
 def _extractor_steps(metadata: dict[str, str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     before: list[dict[str, Any]] = [
         _DECODE,
@@ -176,6 +186,7 @@ def _extractor_steps(metadata: dict[str, str]) -> tuple[list[dict[str, Any]], li
             "weights": [0.299, 0.587, 0.114],
             "text": "Grey level, rounded, of red, green, blue.",
         },
+        *_enlarge_step(int(metadata.get("signver.enlarge_below", 0))),
         {"step": "otsu", "ink": "at or below", "text": "Ink is what is at or below Otsu's threshold."},
         {
             "step": "moments",

@@ -20,7 +20,7 @@ from export.saved_model import DETECTOR_OUTPUTS, DetectorModule, load_served
 from training import record
 from training.cleaner.noise import SIDE
 from training.errors import UserError
-from training.extractor.preprocessing import BALANCE, FLATTEST, HEIGHT, SPREAD, WIDTH
+from training.extractor.preprocessing import BALANCE, ENLARGE_BELOW, FLATTEST, HEIGHT, SPREAD, WIDTH
 from training.files import sha256
 from training.runner import LoadedModel
 
@@ -140,11 +140,13 @@ def convert_extractor(loaded: LoadedModel, output: str | os.PathLike[str], **_: 
     size = loaded.params.task.model.embedding
     metadata = _common_metadata(loaded, "extractor") | {
         "signver.input_size": json.dumps([HEIGHT, WIDTH]),
+        "signver.enlarge_below": str(ENLARGE_BELOW),
         "signver.embedding": str(size),
         **_verification_metadata(loaded),
         "signver.preprocessing": json.dumps(
             {
-                "outside": "grey; ink is at or below Otsu's threshold; with a = "
+                "outside": f"grey; enlarged by the least power of two with which the longer side is "
+                f"{ENLARGE_BELOW} pixels, bicubic; ink is at or below Otsu's threshold; with a = "
                 f"{HEIGHT / 2:g} / ({SPREAD[0]} standard deviations of the ink's rows) and b = "
                 f"{WIDTH / 2:g} / ({SPREAD[1]} of its columns), 1/12 added to either variance and neither "
                 f"deviation less than {FLATTEST:g} times the other, height times "

@@ -64,6 +64,7 @@ class MetricExtractor:
         self.calibration: Calibration | None = None
         self.consistency: float | None = None
         self.input_size: tuple[int, int] = (HEIGHT, WIDTH)
+        self._enlarge_below = 0
         self.identity = ""
 
     def load(self, path: str | os.PathLike[str], *, sha256: str | None = None) -> MetricExtractor:
@@ -83,7 +84,7 @@ class MetricExtractor:
             raise SignVerError(f"{os.fspath(path)}: its metadata hold no signver.threshold.") from error
         self.calibration = _calibration(os.fspath(path), metadata)
         self.consistency = _consistency(os.fspath(path), metadata)
-        self.input_size = _input_size(os.fspath(path), metadata)
+        self.input_size, self._enlarge_below = _input_size(os.fspath(path), metadata)
         if sha256 is None:
             with open(path, "rb") as stream:
                 sha256 = hashlib.sha256(stream.read()).hexdigest()
@@ -131,7 +132,7 @@ class MetricExtractor:
         """
         if isinstance(picture, np.ndarray) and picture.dtype.kind == "f":
             picture = from_floats(picture)
-        return normalise_signature(picture, self.input_size)
+        return normalise_signature(picture, self.input_size, self._enlarge_below)
 
     def embed(self, normalised: Sequence[np.ndarray]) -> np.ndarray:
         """Embeddings of signatures that are normalised already.
@@ -153,11 +154,13 @@ class MetricExtractor:
         return found
 
 
-def _input_size(path: str, metadata: dict[str, str]) -> tuple[int, int]:
+def _input_size(path: str, metadata: dict[str, str]) -> tuple[tuple[int, int], int]:
+    """Height and width of the input, and what longer side asks for enlarging: in older files none."""
     try:
         height, width = json.loads(metadata["signver.input_size"])
+        enlarge_below = int(metadata.get("signver.enlarge_below", 0))
         if min(height, width) > 0:
-            return int(height), int(width)
+            return (int(height), int(width)), enlarge_below
         message = f"signver.input_size is {height}x{width}"
     except (KeyError, ValueError, TypeError) as error:
         message = repr(error)

@@ -1,11 +1,13 @@
 """From a scanned signature to what the extractor sees, in numpy; the training's twin of it is in TensorFlow.
 
-grey level -> Otsu's threshold -> ink or paper -> mean and spread of the ink -> scaled and centred by them
+grey level -> enlarged where small -> Otsu's threshold -> ink or paper -> mean and spread of the ink
+-> scaled and centred by them
 """
 
 from __future__ import annotations
 
 import numpy as np
+from PIL import Image
 
 from signver.errors import SignVerError
 from signver.images import Picture, as_rgb
@@ -17,6 +19,9 @@ SPREAD = (2.3, 2.2)
 BALANCE = 0.3
 # A line is as high as this share of its length, at least; else it would fill the picture.
 FLATTEST = 1 / 8
+# Pictures whose longer side is less are enlarged first: edges of ink lie between pixels, and grey levels say
+# where.
+ENLARGE_BELOW = 384
 # Fewer pixels of ink are a speck, not a signature; more than this share is no ink on paper.
 _LEAST_INK = 16
 _MOST_INK = 0.6
@@ -24,12 +29,15 @@ _MOST_INK = 0.6
 LONGEST = 4096
 
 
-def normalise_signature(picture: Picture, size: tuple[int, int] = (HEIGHT, WIDTH)) -> np.ndarray:
+def normalise_signature(
+    picture: Picture, size: tuple[int, int] = (HEIGHT, WIDTH), enlarge_below: int = ENLARGE_BELOW
+) -> np.ndarray:
     """The normalised ink of one signature.
 
     Args:
       picture: a path, a Pillow image or uint8 pixels; dark ink on light paper.
       size: height and width of the result; `MetricExtractor.input_size` is what a model asks for.
+      enlarge_below: smaller pictures are enlarged, see `enlargement`; 0 leaves all as they are.
 
     Returns:
       float32 of that size, 1 where all is ink, 0 where none is.
@@ -50,6 +58,11 @@ def normalise_signature(picture: Picture, size: tuple[int, int] = (HEIGHT, WIDTH
             f"no signature: {count / grey.size:.0%} of the picture are dark; expected dark ink on light "
             "paper. Invert the picture, or cut it to the signature."
         )
+    factor = enlargement(max(grey.shape), enlarge_below)
+    if factor > 1:
+        large = (grey.shape[1] * factor, grey.shape[0] * factor)
+        grey = np.asarray(Image.fromarray(grey).resize(large, Image.Resampling.BICUBIC))
+        found = grey <= otsu(grey)
     ink = found.astype(np.float32)
     middle_y, spread_y = _moments(ink.sum(axis=1, dtype=np.float64))
     middle_x, spread_x = _moments(ink.sum(axis=0, dtype=np.float64))
@@ -58,6 +71,14 @@ def normalise_signature(picture: Picture, size: tuple[int, int] = (HEIGHT, WIDTH
     rows = _areas(ink.shape[0], size[0], middle_y, down)
     columns = _areas(ink.shape[1], size[1], middle_x, across)
     return rows @ ink @ columns.T
+
+
+def enlargement(longest: int, below: int) -> int:
+    """The least power of two, 64 at most, by which a longer side reaches `below`."""
+    factor = 1
+    while factor < 64 and longest * factor < below:
+        factor *= 2
+    return factor
 
 
 def otsu(grey: np.ndarray) -> int:

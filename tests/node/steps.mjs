@@ -137,7 +137,8 @@ export async function clean(bundle, picture) {
 export function normalise(bundle, picture) {
   const steps = Object.fromEntries(bundle.manifest.models.extractor.preprocessing.map((one) => [one.step, one]));
   const blocks = Math.ceil(Math.max(...picture.dims.slice(0, 2)) / steps.limit.longest);
-  const { data, dims } = grey(blocks > 1 ? averageBlocks(picture, blocks) : picture, steps.grey.weights);
+  const whole = grey(blocks > 1 ? averageBlocks(picture, blocks) : picture, steps.grey.weights);
+  const { data, dims } = steps.enlarge ? enlarge(whole, steps.enlarge) : whole;
   const [height, width] = dims;
   const threshold = otsu(data);
   const ink = Float64Array.from(data, (value) => (value <= threshold ? 1 : 0));
@@ -166,6 +167,15 @@ export function normalise(bundle, picture) {
     });
   });
   return { data: result, dims: [1, ...size, 1] };
+}
+
+/** The step `enlarge`, on a picture in grey. */
+function enlarge({ data, dims }, { below, filter }) {
+  let factor = 1;
+  while (factor < 64 && Math.max(...dims) * factor < below) factor *= 2;
+  if (factor === 1) return { data, dims };
+  const large = resize({ data, dims: [...dims, 1] }, dims[0] * factor, dims[1] * factor, FILTERS[filter]);
+  return { data: large.data, dims: large.dims.slice(0, 2) };
 }
 
 function grey({ data, dims }, [red, green, blue]) {

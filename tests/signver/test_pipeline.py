@@ -13,6 +13,7 @@ from signver import Matcher, Pipeline, SignVerError
 from signver.cleaner import Cleaner
 from signver.detector import Detector
 from signver.extractor import MetricExtractor
+from signver.preprocessing import normalise_signature
 
 
 @pytest.fixture
@@ -234,6 +235,24 @@ def test_signver_s_own_readme_runs(models):
     assert matcher.verify(first, first)
     assert not matcher.verify(first, second, threshold=0.18)
     assert extractor.extract(np.array(squares)).shape == (2, 32)
+
+
+def test_an_extractor_takes_the_size_that_its_file_asks_for(tmp_path):
+    small = Image.fromarray(np.asarray(signature(0).convert("L"))).resize((150, 60))
+    plain = MetricExtractor(1).load(write_extractor(tmp_path / "plain.onnx"))
+    assert plain.input_size == (96, 192)
+    np.testing.assert_array_equal(plain.normalise(small), normalise_signature(small, (96, 192), 0))
+    asks = write_extractor(tmp_path / "asks.onnx", **{"signver.enlarge_below": "384"})
+    found = MetricExtractor(1).load(asks).normalise(small)
+    np.testing.assert_array_equal(found, normalise_signature(small, (96, 192), 384))
+    assert np.abs(found - plain.normalise(small)).max() > 0.1
+
+
+@pytest.mark.parametrize("text", ["[96]", "[0, 192]", "96", "{"])
+def test_a_damaged_input_size_is_said(tmp_path, text):
+    path = write_extractor(tmp_path / "x.onnx", **{"signver.input_size": text})
+    with pytest.raises(SignVerError, match=r"damaged metadata .*; export the model anew"):
+        MetricExtractor(1).load(path)
 
 
 def test_a_damaged_calibration_is_refused(tmp_path):

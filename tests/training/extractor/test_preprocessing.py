@@ -54,6 +54,30 @@ def test_both_languages_give_the_same_in_any_size(size):
         assert mass @ (np.arange(side) + 0.5) / mass.sum() == pytest.approx(side / 2, abs=0.05 * side)
 
 
+@pytest.mark.parametrize("longest", [12, 60, 96, 191, 224, 383])
+def test_small_pictures_are_enlarged_as_pillow_does_it(longest):
+    grey = synthetic()
+    scale = longest / max(grey.shape)
+    small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    factor = 2 ** int(np.ceil(np.log2(384 / max(small.shape))))
+    large = Image.fromarray(small).resize(
+        (small.shape[1] * factor, small.shape[0] * factor), Image.Resampling.BICUBIC
+    )
+    found = normalise_signature(np.asarray(large))
+    np.testing.assert_array_equal(normalise_signature(small), found)
+    np.testing.assert_allclose(preprocessing.normalise(small).numpy(), found, atol=2e-6)
+
+
+def test_grey_levels_keep_the_edges_between_the_pixels_of_a_small_picture():
+    whole = np.full((448, 896), 255, np.uint8)
+    for number in range(5):
+        cv2.ellipse(whole, (150 + 150 * number, 224), (110, 70 + 20 * number), 20 * number, 0, 300, 0, 14)
+    small = cv2.resize(whole, (224, 112), interpolation=cv2.INTER_AREA)
+    wanted = normalise_signature(whole)
+    enlarged, left = (np.abs(normalise_signature(small, enlarge_below=n) - wanted).mean() for n in (384, 0))
+    assert enlarged < 0.7 * left
+
+
 def test_the_ink_is_as_wide_and_as_high_as_said():
     """Both spreads multiplied are what the picture's size says, whatever the signature's proportions."""
     for width in (60, 150, 400):
