@@ -168,8 +168,8 @@ def _enlarge_step(below: int) -> list[dict[str, Any]]:
         return []
     text = (
         "Where the longer side is under below, double height and width until it is not, six times at most: "
+        "at once, bicubic as Pillow does it, along the rows, then along the columns, rounded after each."
     )
-    text += "at once, bicubic as Pillow does it, along the rows, then along the columns, rounded after each."
     return [{"step": "enlarge", "below": below, "filter": "bicubic", "text": text}]
 
 

@@ -183,7 +183,7 @@ def quantise(source: pathlib.Path, output: pathlib.Path, feeds: Sequence[Mapping
 def _try(kind: str, source: Any, arguments: argparse.Namespace, scratch: pathlib.Path) -> Trial:
     path, output = source.model_path(kind), scratch / f"{kind}.onnx"
     calibrated, measured = _material(kind, arguments)
-    feeds = [_FEEDS[kind](path, item) for item in calibrated]
+    feeds = _FEEDS[kind](path, calibrated)
     quantise(path, output, feeds)
     threshold = 0.0 if kind != "detector" else source.manifest["models"][kind]["thresholds"]["score"]["value"]
     before, after = (_figures(kind, one, measured, threshold, arguments.pages) for one in (path, output))
@@ -294,7 +294,7 @@ def _race(
     return measure.race([functools.partial(session.run, None) for session in sessions], feeds)
 
 
-def _page_feed(path: pathlib.Path, page: Any) -> dict[str, np.ndarray]:
+def _page_feeds(path: pathlib.Path, pages: Sequence[Any]) -> list[dict[str, np.ndarray]]:
     import io
 
     from PIL import Image
@@ -303,27 +303,29 @@ def _page_feed(path: pathlib.Path, page: Any) -> dict[str, np.ndarray]:
     from signver.images import as_rgb, reduce_page
 
     size = Detector(1).load(path).input_size
-    image = as_rgb(Image.open(io.BytesIO(page.image)))
-    return {"image": np.asarray(reduce_page(image, size), np.uint8)[np.newaxis]}
+    images = (as_rgb(Image.open(io.BytesIO(page.image))) for page in pages)
+    return [{"image": np.asarray(reduce_page(image, size), np.uint8)[np.newaxis]} for image in images]
 
 
-def _crop_feed(path: pathlib.Path, pair: Any) -> dict[str, np.ndarray]:
+def _crop_feeds(path: pathlib.Path, pairs: Sequence[Any]) -> list[dict[str, np.ndarray]]:
     from PIL import Image
 
     from signver.cleaner import fit_crop
 
-    square, _ = fit_crop(Image.fromarray(pair[0]).convert("RGB"))
-    return {"input": np.asarray(square, np.float32)[np.newaxis] / 255}
+    squares = (fit_crop(Image.fromarray(crop).convert("RGB"))[0] for crop, *_ in pairs)
+    return [{"input": np.asarray(square, np.float32)[np.newaxis] / 255} for square in squares]
 
 
-def _signature_feed(path: pathlib.Path, drawn: Any) -> dict[str, np.ndarray]:
-    from signver.extractor import MetricExtractor
+def _signature_feeds(path: pathlib.Path, signatures: Sequence[Any]) -> list[dict[str, np.ndarray]]:
+    from signver import MetricExtractor
 
-    return {"image": MetricExtractor(1).load(path).normalise(drawn[0])[np.newaxis, ..., np.newaxis]}
+    normalise = MetricExtractor(1).load(path).normalise
+    return [{"image": normalise(picture)[np.newaxis, ..., np.newaxis]} for picture, *_ in signatures]
 
 
-_FEEDS: dict[str, Callable[[pathlib.Path, Any], dict[str, np.ndarray]]] = {
-    "detector": _page_feed,
-    "cleaner": _crop_feed,
-    "extractor": _signature_feed,
+# What a model is fed of the material: each opens its file once, if at all.
+_FEEDS: dict[str, Callable[[pathlib.Path, Sequence[Any]], list[dict[str, np.ndarray]]]] = {
+    "detector": _page_feeds,
+    "cleaner": _crop_feeds,
+    "extractor": _signature_feeds,
 }

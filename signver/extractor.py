@@ -84,7 +84,7 @@ class MetricExtractor:
             raise SignVerError(f"{os.fspath(path)}: its metadata hold no signver.threshold.") from error
         self.calibration = _calibration(os.fspath(path), metadata)
         self.consistency = _consistency(os.fspath(path), metadata)
-        self.input_size, self._enlarge_below = _input_size(os.fspath(path), metadata)
+        self.input_size, self._enlarge_below = _preparation(os.fspath(path), metadata)
         if sha256 is None:
             with open(path, "rb") as stream:
                 sha256 = hashlib.sha256(stream.read()).hexdigest()
@@ -154,7 +154,7 @@ class MetricExtractor:
         return found
 
 
-def _input_size(path: str, metadata: dict[str, str]) -> tuple[tuple[int, int], int]:
+def _preparation(path: str, metadata: dict[str, str]) -> tuple[tuple[int, int], int]:
     """Height and width of the input, and what longer side asks for enlarging: in older files none."""
     try:
         height, width = json.loads(metadata["signver.input_size"])

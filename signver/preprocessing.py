@@ -1,4 +1,4 @@
-"""From a scanned signature to what the extractor sees, in numpy; the training's twin of it is in TensorFlow.
+"""From a scanned signature to what the extractor sees; the training's twin of it is in TensorFlow.
 
 grey level -> enlarged where small -> Otsu's threshold -> ink or paper -> mean and spread of the ink
 -> scaled and centred by them

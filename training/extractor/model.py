@@ -245,7 +245,8 @@ class Histograms(tf.keras.layers.Layer):
         place = np.arange(-radius, radius + 1)
         bell = np.exp(-(place**2) / (2 * _REACH**2))
         bell /= bell.sum()
-        # Down, and to coarse cells, in one; then across.
+        # Down, and to coarse cells, in one; then across. Were the coarse map shared with `Pairs`, tf2onnx
+        # would order the two differently from one conversion to the next.
         down, across = np.outer(np.repeat(bell, 2), [1, 1]) / 4, bell[np.newaxis]
         soft = strokes
         for kernel, step in ((down, 2), (across, 1)):
